@@ -1,0 +1,238 @@
+"""The nouns and the two verbs of Arriero; no behaviour lives here beyond a property.
+
+Units: seconds are floats from one monotonic clock, tokens are ints, money is an int of nano-dollars (1 USD = 1e9).
+A price is nano-dollars per one million tokens, so that list prices stay exact integers.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import msgspec
+
+NANO_PER_USD = 1_000_000_000
+TOKENS_PER_PRICE = 1_000_000
+
+
+class Frozen(msgspec.Struct, frozen=True):
+    """A value: equal by content, never changed after it was made."""
+
+
+class Price(Frozen):
+    """Nano-dollars per one million tokens, in and out."""
+
+    input: int
+    output: int
+
+    def cost(self, prompt_tokens: int, output_tokens: int) -> int:
+        """Nano-dollars for that many tokens, rounded half up once, at the end."""
+        return (self.input * prompt_tokens + self.output * output_tokens + TOKENS_PER_PRICE // 2) // TOKENS_PER_PRICE
+
+
+class Deployment(Frozen, kw_only=True):
+    """One set of weights at one account, as the config and the catalogue describe it.
+
+    `name` is unique within its route. `features` holds words of FEATURES. A limit of None is not known.
+    `price` is the list price; own GPUs have none and are priced by their utilisation instead.
+    """
+
+    name: str
+    account: str
+    cloud: str
+    model: str
+    price: Price | None = None
+    gpu_nano_per_s: int = 0
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    features: frozenset[str] = frozenset()
+    stop_limit: int | None = None
+    weight: float = 1.0
+    tier: int = 1
+    region: str | None = None
+    trust: str | None = None
+    adapter: str | None = None
+
+
+FEATURES: Mapping[str, str] = {
+    "stream": "answers as server-sent events",
+    "tools": "tools and tool_choice auto or none",
+    "tool_choice": "tool_choice required or a named function",
+    "stream_tools": "tools in a streamed answer",
+    "parallel_tools": "parallel_tool_calls",
+    "json_object": "response_format json_object",
+    "json_schema": "response_format json_schema",
+    "logprobs": "logprobs and top_logprobs",
+    "n": "more than one choice",
+    "seed": "seed",
+    "stop": "stop strings",
+    "penalties": "frequency_penalty and presence_penalty",
+    "logit_bias": "logit_bias",
+    "vision": "image parts",
+    "audio": "audio parts and audio answers",
+    "prefill": "goes on from a last message of the assistant",
+    "chat": "POST /v1/chat/completions",
+    "completions": "POST /v1/completions",
+    "embeddings": "POST /v1/embeddings",
+}
+"""The words a call may need and a deployment may offer; the catalogue and the config use no others."""
+
+
+class Tenant(Frozen):
+    """Who calls: a key of the config, or the anonymous caller of a loopback gateway. `routes` are glob patterns."""
+
+    name: str
+    routes: tuple[str, ...] = ("*",)
+    labels: Mapping[str, str] = {}
+
+
+Endpoint = Literal["chat/completions", "completions", "embeddings"]
+
+
+class Call(Frozen, kw_only=True):
+    """One client request. `prompt_tokens` is an estimate made from bytes; `max_output_tokens` is what the client asked
+    for, per choice; `expected_output_tokens` is what this route and key usually get, all choices together, bounded by
+    what was asked. `deadline` is on the monotonic clock. `body` is what the client sent, untouched.
+    `seed` is 64 bits made from the id: the only chance a policy may use."""
+
+    id: str
+    tenant: Tenant
+    route: str
+    model: str
+    endpoint: Endpoint
+    stream: bool = False
+    features: frozenset[str] = frozenset()
+    stop_count: int = 0
+    choices: int = 1
+    prompt_tokens: int = 0
+    max_output_tokens: int | None = None
+    expected_output_tokens: int = 0
+    labels: Mapping[str, str] = {}
+    session: str | None = None
+    deadline: float = float("inf")
+    seed: int = 0
+    body: bytes = b""
+
+
+def dice(call: Call, salt: str) -> float:
+    """A number in [0, 1) that is the same for the same call and salt, and independent between salts."""
+    return zlib.crc32(salt.encode(), zlib.crc32(call.seed.to_bytes(8, "little"))) / 4294967296.0
+
+
+class Quantiles(Frozen):
+    """Decaying p50 and p95 in seconds of successful attempts, how many samples made them, and when the last one came."""
+
+    p50_s: float
+    p95_s: float
+    samples: int
+    updated: float
+
+
+class Speed(Frozen):
+    """How fast a deployment answers. For streams `ttft` is the time to the first content event and `tpot` the time per
+    further output token; for plain calls `ttft` is the time to the whole answer and `tpot` that time divided by the
+    output tokens. None where nothing was learned yet."""
+
+    ttft: Quantiles | None = None
+    tpot: Quantiles | None = None
+
+
+class Room(Frozen):
+    """What the cloud's rate-limit headers say is left: shares 0..1 of the limit, and when each is whole again."""
+
+    requests_left: float = 1.0
+    requests_reset: float = 0.0
+    tokens_left: float = 1.0
+    tokens_reset: float = 0.0
+
+
+class Spent(Frozen):
+    """Nano-dollars spent at an account or a deployment in the current UTC day, month, and since the process began."""
+
+    day: int = 0
+    month: int = 0
+    total: int = 0
+
+
+class Candidate(Frozen, kw_only=True):
+    """A deployment with what is known of it now.
+
+    `price` is the real price in force (own GPUs: fully loaded, by utilisation), None where unknown; `marginal` is what one more call adds.
+    `error_rate` is a decaying share 0..1 over the last half minute with weight `recent` attempts; `failures` counts failures
+    in a row, the last at `failed_at`. Until `cooling_until` the cloud asked to be left alone, `cooling_why` says how.
+    `queue` and `kv_used` are the server's own (vLLM), None where it does not tell.
+    """
+
+    deployment: Deployment
+    price: Price | None = None
+    marginal: Price | None = None
+    in_flight: int = 0
+    plain: Speed = Speed()
+    stream: Speed = Speed()
+    error_rate: float = 0.0
+    recent: float = 0.0
+    failures: int = 0
+    failed_at: float = 0.0
+    cooling_until: float = 0.0
+    cooling_why: str = ""
+    room: Room = Room()
+    queue: int | None = None
+    kv_used: float | None = None
+    spent_account: Spent = Spent()
+    spent: Spent = Spent()
+
+    @property
+    def name(self) -> str:
+        return self.deployment.name
+
+    def speed(self, stream: bool) -> Speed:
+        return self.stream if stream else self.plain
+
+
+class Selection(NamedTuple):
+    """What a policy answers: who is left and in which order, why the others are not, and a remark for the decision."""
+
+    kept: Sequence[Candidate]
+    removed: Mapping[str, str] = {}
+    note: str = ""
+
+
+class Policy(Protocol):
+    """The first verb. A policy is pure: no I/O, no clock and no chance of its own (`now` and `dice` are given).
+
+    It keeps a subset of the candidates, in an order of its choosing, never invents one, and gives for each one it
+    removes a reason of a few words. Its public fields are its options in the config."""
+
+    def apply(self, call: Call, candidates: Sequence[Candidate], now: float) -> Selection: ...
+
+
+class Usage(Frozen):
+    """Tokens of one attempt; `estimated` when the cloud sent no usage."""
+
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    estimated: bool = False
+
+
+class Reply(Protocol):
+    """An upstream's answer in OpenAI form, and the lease it must give back.
+
+    `status` is the upstream's. `headers` have lower-case names. For a plain answer `read` gives the whole body; for a
+    stream `chunk` gives bytes of server-sent events as they come, b"" at the end. Both raise errors.UpstreamError.
+    `aclose` is idempotent, may be called at any point, and gives the connection back or closes it.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def read(self) -> bytes: ...
+
+    async def chunk(self) -> bytes: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Provider(Protocol):
+    """The second verb: one wire dialect of one account."""
+
+    async def send(self, call: Call, deployment: Deployment) -> Reply: ...
