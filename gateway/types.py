@@ -12,6 +12,7 @@ import msgspec
 
 NANO_PER_USD = 1_000_000_000
 TOKENS_PER_PRICE = 1_000_000
+_BITS_64 = 2**64 - 1
 
 
 class Frozen(msgspec.Struct, frozen=True):
@@ -115,7 +116,17 @@ class Call(Frozen, kw_only=True):
 
 def dice(call: Call, salt: str) -> float:
     """A number in [0, 1) that is the same for the same call and salt, and independent between salts."""
-    return zlib.crc32(salt.encode(), zlib.crc32(call.seed.to_bytes(8, "little"))) / 4294967296.0
+    return chance(call.seed, salt)
+
+
+def chance(seed: int, salt: str) -> float:
+    """A number in [0, 1) made from a seed of 64 bits and a word, by splitmix64's finaliser (Steele, Lea, Flood 2014).
+
+    A bare CRC would not do: it is linear, so the numbers of two salts would differ by a fixed pattern of bits."""
+    mixed = (seed ^ zlib.crc32(salt.encode()) * 0x9E3779B97F4A7C15) & _BITS_64
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _BITS_64
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _BITS_64
+    return (mixed >> 11) * 2.0**-53
 
 
 class Quantiles(Frozen):
@@ -156,10 +167,11 @@ class Spent(Frozen):
 class Candidate(Frozen, kw_only=True):
     """A deployment with what is known of it now.
 
-    `price` is the real price in force (own GPUs: fully loaded, by utilisation), None where unknown; `marginal` is what one more call adds.
-    `error_rate` is a decaying share 0..1 over the last half minute with weight `recent` attempts; `failures` counts failures
-    in a row, the last at `failed_at`. Until `cooling_until` the cloud asked to be left alone, `cooling_why` says how.
-    `queue` and `kv_used` are the server's own (vLLM), None where it does not tell.
+    `price` is the real price in force (own GPUs: fully loaded, by utilisation), None where unknown; `marginal` is what
+    one more call adds. `error_rate` is a decaying share 0..1 over the last half minute with weight `recent` attempts;
+    `failures` counts failures in a row, the first at `failing_since` (0.0 where not told), the last at `failed_at`.
+    Until `cooling_until` the cloud asked to be left alone, `cooling_why` says how. `queue` and `kv_used` are the
+    server's own (vLLM), None where it does not tell.
     """
 
     deployment: Deployment
@@ -171,6 +183,7 @@ class Candidate(Frozen, kw_only=True):
     error_rate: float = 0.0
     recent: float = 0.0
     failures: int = 0
+    failing_since: float = 0.0
     failed_at: float = 0.0
     cooling_until: float = 0.0
     cooling_why: str = ""
