@@ -2,25 +2,23 @@
 
 Rule 1. All waiting is for one future, bounded by one timer that is moved rarely (see `Connection._arm`).
 Rule 2. A fault is kept, not thrown, so that what arrived before it can be handed out first.
-Rule 3. Unread bytes are bounded: above the bound the socket is not read, except for `WHOLE`, which has its own.
+Rule 3. Unread bytes are bounded: above `max_buffer_bytes` (and one read of the event loop, at most 256 KiB) the socket
+        is not read any more, except while somebody waits for the WHOLE answer, which has a bound of its own.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 from gateway.errors import FaultKind, UpstreamError
 from gateway.http1 import Incoming, Malformed
 from gateway.types import Frozen
 
-Clock = Callable[[], float]
-
 WRITE_SLICE_BYTES = 262_144
 MAX_TIMER_S = 3600.0  # a farther deadline is looked at again then
-TIMER_SLACK_S = 0.001  # event loops round timers to milliseconds
+TIMER_SLACK_S = 0.001  # uvloop rounds timers to milliseconds
 
-# What a wait is for.
-HEAD, PIECE, WHOLE, ROOM = range(4)
+Clock = Callable[[], float]
 
 
 class Timeouts(Frozen, frozen=True):
@@ -46,121 +44,163 @@ class Origin(Frozen, frozen=True, kw_only=True):
     max_buffer_bytes: int = 262_144
 
 
+class Phase(NamedTuple):
+    """What a wait is for, and what it means that it was too long."""
+
+    reached: Callable[["Connection", Incoming], bool]
+    kind: FaultKind
+    text: str
+
+
+ROOM = Phase(
+    lambda connection, incoming: incoming.headed or not connection.write_paused,
+    "first_byte_timeout",
+    "took no more of the request",
+)
+HEAD = Phase(lambda connection, incoming: incoming.headed, "first_byte_timeout", "sent no answer")
+PIECE = Phase(lambda connection, incoming: bool(incoming.pieces), "idle_timeout", "sent no data")
+WHOLE = Phase(
+    lambda connection, incoming: incoming.received_bytes > connection.origin.max_answer_bytes,
+    "idle_timeout",
+    "sent no data",
+)
+
+
 class Connection(asyncio.Protocol):
-    """One socket and the answer that is coming in on it. Owned by whoever leased it, or by the pool."""
+    """One socket. Owned by whoever leased it, or by the pool while it is `parked`."""
 
     __slots__ = (
+        "_allowed_s",
         "_began",
         "_clock",
-        "_forget",
-        "_goal",
+        "_cut_short",
         "_limit",
+        "_lost",
         "_name",
-        "_origin",
+        "_on_gone",
+        "_patience",
+        "_phase",
         "_read_paused",
-        "_timeouts",
         "_timer",
         "_timer_at",
         "_total",
+        "_transport",
+        "_used",
         "_waiter",
-        "_write_paused",
         "expires_at",
         "fault",
         "incoming",
         "leased",
-        "lost",
+        "origin",
         "parked",
-        "transport",
-        "used",
+        "write_paused",
     )
-    transport: asyncio.Transport
+    origin: Origin
+    write_paused: bool
 
-    def __init__(self, origin: Origin, name: str, clock: Clock, forget: "Callable[[Connection], None]") -> None:
-        """`name` is host:port for messages; `forget` is called when the peer closes while the pool has it."""
-        self._origin, self._name, self._clock, self._forget = origin, name, clock, forget
-        self._timeouts = origin.timeouts
+    def __init__(self, origin: Origin, name: str, clock: Clock, on_gone: Callable[["Connection"], None]) -> None:
+        """`name` is host:port for messages; `on_gone` hears of a connection that was lost without anyone waiting."""
+        self.origin, self._name, self._clock, self._on_gone = origin, name, clock, on_gone
         self.incoming: Incoming | None = None
         self.fault: UpstreamError | None = None
-        self.leased = self.parked = self.lost = self.used = False
+        self.leased = self.parked = False
         self.expires_at = 0.0
-        self._read_paused = self._write_paused = False
+        self._transport: asyncio.Transport
+        self._lost = self._used = self._cut_short = False
+        self._read_paused = self.write_paused = False
+        self._phase = HEAD
+        self._began = self._total = self._allowed_s = 0.0
+        self._limit = self._patience = float("inf")
         self._waiter: asyncio.Future[None] | None = None
-        self._goal = HEAD
-        self._began = self._total = self._limit = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
-    # The lease
+    # For whoever leased it
 
     async def exchange(self, head: bytes, body: bytes, began: float, total: float) -> Incoming:
-        """Send a request and wait for the head of the answer. Raises UpstreamError."""
+        """Send a request and wait for the head of the answer, which may come before all of the request went out."""
+        if not self.usable:
+            kind: FaultKind = "stale" if self._used else "closed"
+            raise UpstreamError(kind, f"{self._name} closed the connection before it was asked", sent=False)
         incoming = self.incoming = Incoming(bodiless=head.startswith(b"HEAD "))
-        self._began, self._total = began, total
+        self._began, self._total, self._limit = began, total, total
         if len(body) <= WRITE_SLICE_BYTES:
-            self.transport.write(head + body if body else head)
+            self._transport.write(head + body if body else head)
         else:
-            await self._send_slices(head, memoryview(body))
+            await self._send_slices(incoming, head, memoryview(body))
         if not incoming.headed:
-            await self.wait(HEAD, self._clock() + self._timeouts.first_byte_s)
-            if not incoming.headed:
-                raise self.fault or self._error("closed", "closed the connection")
+            await self.wait(HEAD, self._clock(), self.origin.timeouts.first_byte_s)
+        if not incoming.headed:
+            raise self.fault or self._error("closed", "closed the connection")
+        if self._transport.get_write_buffer_size():
+            self._cut_short = True
         return incoming
 
-    async def _send_slices(self, head: bytes, body: memoryview) -> None:
-        """Write no faster than the peer reads, and stop at an answer or a fault that comes first."""
-        self.transport.write(head)
+    async def _send_slices(self, incoming: Incoming, head: bytes, body: memoryview) -> None:
+        """Write no faster than the peer reads; stop at an answer or a fault that comes first."""
+        self._transport.write(head)
         for start in range(0, len(body), WRITE_SLICE_BYTES):
-            if self._write_paused:
-                await self.wait(ROOM, self._clock() + self._timeouts.first_byte_s)
-            if self.fault is not None or self.incoming is None or self.incoming.headed:
-                self.used = True
-                self._write_paused = True  # never reused: the request is not whole
+            if self.write_paused:
+                await self.wait(ROOM, self._clock(), self.origin.timeouts.first_byte_s)
+            if incoming.headed or self.fault is not None:
+                self._cut_short = True
                 return
-            self.transport.write(body[start : start + WRITE_SLICE_BYTES])
+            self._transport.write(body[start : start + WRITE_SLICE_BYTES])
 
-    async def wait(self, goal: int, limit: float) -> None:
-        """Until the goal is reached or a fault is known, at most until `limit` (and the end of the call)."""
-        self._goal = goal
-        if self.fault is not None or self._reached():
+    async def wait(self, phase: Phase, since: float, allowed_s: float, patience_s: float | None = None) -> None:
+        """Until the phase is reached, a fault is known, or the caller's patience is over.
+
+        The fault is made here if `allowed_s` have passed since `since`, or the call's whole time has.
+        """
+        incoming = self.incoming
+        if self.fault is not None or incoming is None or incoming.complete or phase.reached(self, incoming):
             return
-        self._limit = limit = min(limit, self._total)
-        self._arm(limit)
+        self._phase, self._allowed_s = phase, allowed_s
+        self._limit = min(since + allowed_s, self._total)
+        self._patience = float("inf") if patience_s is None else self._clock() + patience_s
+        self._arm(min(self._limit, self._patience))
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
             await waiter
         finally:
             self._waiter = None
-            self._limit = self._total
+            self._limit, self._patience = self._total, float("inf")
 
     def resume(self) -> None:
+        """Read on after the buffer was emptied."""
         if self._read_paused:
             self._read_paused = False
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
 
-    def fit(self) -> bool:
-        """Whether another request may follow: the answer is whole and nothing is left over on either side."""
-        incoming = self.incoming
-        return (
-            incoming is not None
-            and incoming.reusable
-            and self.fault is None
-            and not self.lost
-            and not self._read_paused
-            and not self._write_paused
-            and not self.transport.is_closing()
-            and self.transport.get_write_buffer_size() == 0
-        )
+    @property
+    def usable(self) -> bool:
+        """Whether a request could be sent, as far as is known."""
+        return not self._lost and not self._transport.is_closing()
+
+    def retire(self) -> float | None:
+        """End an exchange: how long the connection may be kept for another, None if it may not.
+
+        It may if the answer ended by its own framing and nothing is left over on either side.
+        """
+        incoming, self.incoming = self.incoming, None
+        self._used = True
+        whole = incoming is not None and incoming.reusable and not self._cut_short and not self._read_paused
+        if incoming is None or not whole or self.fault is not None or not self.usable:
+            return None
+        said_s = incoming.keep_alive_s()
+        lifetime_s = self.origin.idle_lifetime_s
+        return lifetime_s if said_s is None else min(lifetime_s, said_s - 1.0)
 
     def sever(self) -> None:
-        """Close the socket at once, whatever is in it."""
+        """Close the socket at once, whatever is in it. Any number of times."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self.lost:
-            self.transport.abort()
+        self._transport.abort()
 
     def fail(self, kind: FaultKind, what: str) -> None:
+        """Keep the fault, close the socket, tell who waits."""
         if self.fault is None:
             self.fault = self._error(kind, what)
         self.sever()
@@ -172,99 +212,96 @@ class Connection(asyncio.Protocol):
     # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
         incoming = self.incoming
         if incoming is None:  # nobody asked for anything
-            self.transport.abort()
+            self._ended(None)
             return
         try:
             incoming.feed(data)
         except Malformed as error:
-            self.fail("protocol", f"answered wrongly: {error}")
+            self.fail("protocol", str(error))
             return
-        if self._goal == WHOLE:
-            self._limit = min(self._total, self._clock() + self._timeouts.idle_s)
-        elif incoming.buffered_bytes > self._origin.max_buffer_bytes and not self._read_paused:
+        if self._phase is WHOLE:
+            self._limit = min(self._total, self._clock() + self._allowed_s)
+        elif incoming.buffered_bytes > self.origin.max_buffer_bytes and not self._read_paused:
             self._read_paused = True
-            self.transport.pause_reading()
-        if self._waiter is not None and self._reached():
+            self._transport.pause_reading()
+        if self._waiter is not None and (incoming.complete or self._phase.reached(self, incoming)):
             self._wake()
 
     def pause_writing(self) -> None:
-        self._write_paused = True
+        self.write_paused = True
 
     def resume_writing(self) -> None:
-        self._write_paused = False
-        if self._goal == ROOM:
+        self.write_paused = False
+        if self._phase is ROOM:
             self._wake()
 
+    def eof_received(self) -> None:
+        self._ended(None)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
+        self._ended(exc)
+
+    def _ended(self, exc: Exception | None) -> None:
+        """Nothing more will come: not after an end of file either, though the event loop would still write."""
+        if self._lost:
+            return
+        self._lost = True
         self.sever()
         incoming = self.incoming
-        if self.parked:
-            self._forget(self)
         if incoming is None:
+            self._on_gone(self)
             return
         if self.fault is None and not incoming.complete and not (exc is None and incoming.end()):
             self.fault = self._lost_error(exc, incoming)
         self._wake()
 
     def _lost_error(self, exc: Exception | None, incoming: Incoming) -> UpstreamError:
-        if not incoming.started and self.used:
+        if self._used and not incoming.started:
             return self._error("stale", "closed a kept connection before it answered")
-        when = "before the answer was whole" if incoming.headed else "before it answered"
+        when = "before its answer was whole" if incoming.headed else "before it answered"
         if exc is None:
             return self._error("closed", f"closed the connection {when}")
         return self._error("reset", f"broke the connection {when}")
 
     # Waiting
 
-    def _reached(self) -> bool:
-        incoming = self.incoming
-        if incoming is None or incoming.complete:
-            return True
-        match self._goal:
-            case 0:  # HEAD
-                return incoming.headed
-            case 1:  # PIECE
-                return bool(incoming.pieces)
-            case 2:  # WHOLE
-                return incoming.received_bytes > self._origin.max_answer_bytes
-            case _:  # ROOM
-                return incoming.headed or not self._write_paused
-
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _arm(self, limit: float) -> None:
-        """Have the timer fire at `limit` or before. One set for earlier is left alone and moves on when it fires, so a
-        connection in steady use touches its timer once in a long while and not once a request."""
+    def _arm(self, due: float) -> None:
+        """Have the timer fire when it is due or before. One set for earlier is left alone and moves on when it fires,
+        so a connection in steady use touches its timer once in a long while and not once a request."""
         if self._timer is not None:
-            if self._timer_at <= limit:
+            if self._timer_at <= due:
                 return
             self._timer.cancel()
-        delay_s = min(max(0.0, limit - self._clock()), MAX_TIMER_S)
-        self._timer_at = limit
+        delay_s = min(max(0.0, due - self._clock()), MAX_TIMER_S)
+        self._timer_at = due
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        if not self.leased or self.incoming is None:
+        if self.incoming is None:
             return
-        if self._clock() + TIMER_SLACK_S < self._limit:
-            self._arm(self._limit)
-            return
-        timeouts = self._timeouts
-        if self._limit >= self._total:
-            self.fail("total_timeout", f"was not done within {self._total - self._began:g} s")
-        elif self._goal == HEAD:
-            self.fail("first_byte_timeout", f"sent no answer within {timeouts.first_byte_s:g} s")
-        elif self._goal == ROOM:
-            self.fail("first_byte_timeout", f"took no more of the request within {timeouts.first_byte_s:g} s")
+        now = self._clock() + TIMER_SLACK_S
+        if now < min(self._limit, self._patience):
+            self._arm(min(self._limit, self._patience))
+        elif now < self._limit:
+            self._wake()
+        elif self._limit >= self._total:
+            self._out_of_time()
         else:
-            self.fail("idle_timeout", f"sent no data within {timeouts.idle_s:g} s")
+            self.fail(self._phase.kind, f"{self._phase.text} within {self._allowed_s:g} s")
+
+    def _out_of_time(self) -> None:
+        waited_for = self._waiter is not None
+        self.fail("total_timeout", f"was not done within {self._total - self._began:g} s")
+        if not waited_for:  # whoever leased it may have forgotten it
+            self._on_gone(self)

@@ -1,22 +1,28 @@
 """How a connection to an origin is opened: name, address, TCP, TLS, all within one deadline; not how it is used.
 
 Rule 1. Certificates and host names are always verified; there is no switch.
-Rule 2. Every failure is an UpstreamError with `sent=False`.
+Rule 2. Every failure is an UpstreamError with `sent=False`, and leaves no socket open.
+Rule 3. A name is looked up off the event loop, by one lookup at a time. The last addresses that were good are used when
+        the lookup fails or takes longer than half the time there is.
 """
 
 import asyncio
+import itertools
+import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from gateway.errors import UpstreamError
+from gateway.errors import FaultKind, UpstreamError
 
 RACE_DELAY_S = 0.25  # RFC 8305, 5: the recommended connection attempt delay
+
 P = TypeVar("P", bound=asyncio.Protocol)
-Address = tuple[int, tuple[str, int] | tuple[str, int, int, int]]  # family, sockaddr
+SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+Address = tuple[int, SocketAddress]  # family first
 
 
 def split_url(url: str) -> tuple[bool, str, int]:
@@ -37,66 +43,128 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 
 
 class Dialer:
-    """Opens connections to one host and port."""
+    """Opens connections to one host and port. Owns what is known of its addresses."""
 
-    def __init__(self, url: str, ca_file: str | None) -> None:
+    def __init__(self, url: str, ca_file: str | None = None) -> None:
         tls, self.host, self.port = split_url(url)
-        self.name = f"{self.host}:{self.port}"
-        self._context = tls_context(ca_file) if tls else None
+        self.name = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        self._tls = tls_context(ca_file) if tls else None
+        self._good: Sequence[Address] = _literal(self.host, self.port)
+        self._is_literal = bool(self._good)
+        self._lookup: asyncio.Task[Sequence[Address]] | None = None
 
     async def dial(self, make: Callable[[], P], timeout_s: float) -> P:
-        """A connected protocol. Raises UpstreamError dns, refused, tls, connect_timeout; closes what it opened."""
-        phase = "name lookup"
+        """A connected protocol. Raises UpstreamError dns, refused, tls, connect_timeout."""
+        phase = "the name lookup"
         try:
             async with asyncio.timeout(timeout_s):
-                addresses = await self._resolve()
-                phase = "connect"
-                sock = await self._race(addresses)
-                phase = "TLS handshake" if self._context else "connect"
-                return await self._wrap(make, sock)
-        except TimeoutError:
+                addresses = await self._addresses(timeout_s)
+                phase = "connecting"
+                sock = await race(addresses)
+                phase = "the TLS handshake" if self._tls else phase
+                return await self._attach(make, sock)
+        except TimeoutError:  # also a connect that the kernel gave up
             raise self._error("connect_timeout", f"{phase} took longer than {timeout_s:g} s") from None
         except socket.gaierror as error:
             raise self._error("dns", f"the name does not resolve ({error.strerror})") from None
+        except UnicodeError:
+            raise self._error("dns", "the name cannot be looked up") from None
         except ssl.SSLCertVerificationError as error:
-            raise self._error("tls", f"the certificate was refused: {error.verify_message}") from None
+            raise self._error("tls", f"the certificate was refused ({error.verify_message})") from None
         except ssl.SSLError as error:
-            raise self._error("tls", f"the TLS handshake failed ({error.reason or type(error).__name__})") from None
+            raise self._error("tls", f"the TLS handshake failed ({error.reason or 'broken'})") from None
         except OSError as error:
-            if phase == "TLS handshake":
+            if phase == "the TLS handshake":
                 raise self._error("tls", "the connection broke during the TLS handshake") from None
-            raise self._error("refused", f"connect failed ({error.strerror or type(error).__name__})") from None
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise self._error("refused", f"cannot connect ({reason.lower()})") from None
 
-    def _error(self, kind: str, what: str) -> UpstreamError:
-        return UpstreamError(kind, f"{self.name}: {what}", sent=False)  # type: ignore[arg-type]
+    def _error(self, kind: FaultKind, what: str) -> UpstreamError:
+        return UpstreamError(kind, f"{self.name}: {what}", sent=False)
 
-    async def _resolve(self) -> list[Address]:
+    async def _addresses(self, timeout_s: float) -> Sequence[Address]:
+        if self._is_literal:
+            return self._good
+        lookup = self._lookup
+        if lookup is None:
+            lookup = self._lookup = asyncio.get_running_loop().create_task(self._look_up())
+            lookup.add_done_callback(self._looked_up)
+        await asyncio.wait({lookup}, timeout=timeout_s / 2 if self._good else None)  # cancels nothing
+        if self._good and (not lookup.done() or lookup.cancelled() or lookup.exception() is not None):
+            return self._good
+        return lookup.result()
+
+    async def _look_up(self) -> Sequence[Address]:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        return [(int(family), sockaddr) for family, _, _, _, sockaddr in found]  # type: ignore[misc]
+        return interleave([(int(family), sockaddr) for family, _, _, _, sockaddr in found])
 
-    async def _race(self, addresses: list[Address]) -> socket.socket:
-        error: OSError | None = None
-        for address in addresses:
-            try:
-                return await _connect(address)
-            except OSError as failed:
-                error = failed
-        raise error or OSError("no address")
+    def _looked_up(self, lookup: "asyncio.Task[Sequence[Address]]") -> None:
+        self._lookup = None
+        if not lookup.cancelled() and lookup.exception() is None:
+            self._good = lookup.result()
 
-    async def _wrap(self, make: Callable[[], P], sock: socket.socket) -> P:
+    async def _attach(self, make: Callable[[], P], sock: socket.socket) -> P:
         loop = asyncio.get_running_loop()
+        server_hostname = self.host if self._tls else None
         try:
-            if self._context is None:
-                _, protocol = await loop.create_connection(make, sock=sock)
-            else:
-                _, protocol = await loop.create_connection(
-                    make, sock=sock, ssl=self._context, server_hostname=self.host
-                )
-            return protocol
+            _, protocol = await loop.create_connection(make, sock=sock, ssl=self._tls, server_hostname=server_hostname)
         except BaseException:
             sock.close()
             raise
+        return protocol
+
+
+def interleave(addresses: Iterable[Address]) -> Sequence[Address]:
+    """The families by turns, each in its own order, the first one first (RFC 8305, 4)."""
+    families: dict[int, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    turns = itertools.zip_longest(*families.values())
+    return [address for turn in turns for address in turn if address is not None]
+
+
+async def race(addresses: Sequence[Address]) -> socket.socket:
+    """A socket connected to the first address that answers; a further one is tried when the one before failed or took
+    RACE_DELAY_S. Raises the last failure. Closes every other socket."""
+    if len(addresses) == 1:
+        return await _connect(addresses[0])
+    loop = asyncio.get_running_loop()
+    running: list[asyncio.Task[socket.socket]] = []
+    winner: socket.socket | None = None
+    try:
+        for address in addresses:
+            running.append(loop.create_task(_connect(address)))
+            winner = await _first(running, RACE_DELAY_S)
+            if winner is not None:
+                return winner
+        winner = await _first(running, None)
+        if winner is not None:
+            return winner
+        raise running[-1].exception() or OSError("no address")
+    finally:
+        for task in running:
+            task.cancel()
+            task.add_done_callback(lambda done: _close_loser(done, winner))
+
+
+async def _first(running: Sequence["asyncio.Task[socket.socket]"], timeout_s: float | None) -> socket.socket | None:
+    """The socket of a task that succeeded; None when all have failed or the time is over."""
+    deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+    while True:
+        for task in running:
+            if task.done() and task.exception() is None:
+                return task.result()
+        pending = [task for task in running if not task.done()]
+        left_s = None if deadline is None else deadline - asyncio.get_running_loop().time()
+        if not pending or (left_s is not None and left_s <= 0):
+            return None
+        await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _close_loser(done: "asyncio.Task[socket.socket]", winner: socket.socket | None) -> None:
+    if not done.cancelled() and done.exception() is None and done.result() is not winner:
+        done.result().close()
 
 
 async def _connect(address: Address) -> socket.socket:
@@ -107,7 +175,16 @@ async def _connect(address: Address) -> socket.socket:
         with suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(sock, sockaddr)
-        return sock
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+def _literal(host: str, port: int) -> Sequence[Address]:
+    """The address of a host that is one already."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return ()
+    return [(int(family), sockaddr) for family, _, _, _, sockaddr in found]

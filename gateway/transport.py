@@ -8,7 +8,7 @@ Rule 3. A kept connection that closes before a byte of the answer is nobody's fa
 import asyncio
 import time
 
-from gateway.connection import PIECE, WHOLE, Clock, Connection, Origin, Timeouts
+from gateway.connection import PIECE, WHOLE, Clock, Connection, Origin, Phase, Timeouts
 from gateway.dial import Dialer
 from gateway.errors import UpstreamError
 from gateway.http1 import Incoming, request_head
@@ -43,7 +43,7 @@ class Response:
                 self.close()
                 return incoming.take()
             connection.resume()
-            await self._wait(connection, WHOLE, self._client.timeouts.idle_s)
+            await self._wait(connection, WHOLE, None, None)
         return self._ended()
 
     async def chunk(self, idle_s: float | None = None) -> bytes:
@@ -61,8 +61,19 @@ class Response:
                 return incoming.take()
             if connection.fault is not None:
                 self._raise(connection)
-            await self._wait(connection, PIECE, self._client.timeouts.idle_s if idle_s is None else idle_s)
+            await self._wait(connection, PIECE, idle_s, None)
         return self._ended()
+
+    async def ready(self, patience_s: float, idle_s: float | None = None) -> bool:
+        """Whether `chunk` would not wait, after waiting at most `patience_s` here; takes nothing and raises nothing.
+
+        For whoever has something to say to the client while the upstream is silent.
+        """
+        connection = self._connection
+        if connection is not None and not self._would_not_wait(connection):
+            await self._wait(connection, PIECE, idle_s, patience_s)
+            return self._would_not_wait(connection)
+        return True
 
     def alive(self) -> None:
         """Real data was seen: the idle limit starts anew."""
@@ -78,9 +89,13 @@ class Response:
         """The same as `close`."""
         self.close()
 
-    async def _wait(self, connection: Connection, goal: int, idle_s: float) -> None:
+    def _would_not_wait(self, connection: Connection) -> bool:
+        return bool(self._incoming.pieces) or self._incoming.complete or connection.fault is not None
+
+    async def _wait(self, connection: Connection, phase: Phase, idle_s: float | None, patience_s: float | None) -> None:
+        allowed_s = self._client.timeouts.idle_s if idle_s is None else idle_s
         try:
-            await connection.wait(goal, self._alive_at + idle_s)
+            await connection.wait(phase, self._alive_at, allowed_s, patience_s)
         except BaseException:
             self.close()
             raise
@@ -135,6 +150,8 @@ class Client:
         """
         began = self.clock()
         total = min(deadline, began + self.timeouts.total_s)
+        if total <= began:
+            raise self._late(began, total)
         connection = self._take_idle(began) or await self._lease(began, total)
         while True:
             try:
@@ -147,7 +164,7 @@ class Client:
             except BaseException:
                 self.give_back(connection)
                 raise
-            connection = await self._replace(connection, total)
+            connection = await self._replace(connection, began, total)
 
     async def aclose(self) -> None:
         """Close what is idle and keep nothing from now on; answers under way run to their end."""
@@ -160,33 +177,28 @@ class Client:
         if not connection.leased:
             return
         connection.leased = False
-        lifetime_s = self._lifetime_s(connection)
-        connection.incoming = None
-        if lifetime_s <= 0:
+        lifetime_s = connection.retire()
+        if lifetime_s is None or lifetime_s <= 0 or self._closed:
             connection.sever()
             self._pool.free()
             return
-        connection.used = True
         connection.expires_at = self.clock() + lifetime_s
         connection.parked = self._pool.put(connection)
         if connection.parked and self._sweep_timer is None:
             self._sweep_later(lifetime_s)
 
-    def forget(self, connection: Connection) -> None:
-        """An idle connection was closed by the peer."""
-        connection.parked = False
-        self._pool.drop_idle(connection)
-
-    def _lifetime_s(self, connection: Connection) -> float:
-        if self._closed or not connection.fit() or connection.incoming is None:
-            return 0.0
-        said_s = connection.incoming.keep_alive_s()
-        return self.origin.idle_lifetime_s if said_s is None else min(self.origin.idle_lifetime_s, said_s - 1.0)
+    def _on_gone(self, connection: Connection) -> None:
+        """A connection was lost while nobody waited for it: idle, or leased by someone who never came back."""
+        if connection.parked:
+            connection.parked = False
+            self._pool.drop_idle(connection)
+        else:
+            self.give_back(connection)
 
     def _take_idle(self, now: float) -> Connection | None:
         while (connection := self._pool.take()) is not None:
             connection.parked = False
-            if connection.expires_at > now and not connection.lost and not connection.transport.is_closing():
+            if connection.expires_at > now and connection.usable:
                 connection.leased = True
                 return connection
             connection.sever()
@@ -196,19 +208,20 @@ class Client:
     async def _lease(self, began: float, total: float) -> Connection:
         """A connection that was given back, or a new one."""
         if not self._pool.reserve():
-            granted = await self._queue(min(began + self.timeouts.connect_s, total) - began)
-            if granted is not None and not granted.lost and not granted.transport.is_closing():
+            granted = await self._queue(began, total)
+            if granted is not None and granted.usable:
                 granted.leased = True
                 return granted
             if granted is not None:
                 granted.sever()
-        return await self._connect(total)
+        return await self._connect(began, total)
 
-    async def _queue(self, timeout_s: float) -> Connection | None:
+    async def _queue(self, began: float, total: float) -> Connection | None:
+        """Wait in line: a connection, or None for a slot."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Connection | None] = loop.create_future()
         self._pool.enqueue(waiter)
-        timer = loop.call_later(timeout_s, self._refuse, waiter, timeout_s)
+        timer = loop.call_later(min(self.timeouts.connect_s, total - began), self._refuse, waiter, began, total)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -219,41 +232,54 @@ class Client:
             self._pool.forget(waiter)
             timer.cancel()
 
-    def _refuse(self, waiter: "asyncio.Future[Connection | None]", timeout_s: float) -> None:
-        if not waiter.done():
-            text = f"{self.name}: all {self._pool.limit} connections were busy for {timeout_s:g} s"
-            waiter.set_exception(UpstreamError("pool_timeout", text, sent=False))
+    def _refuse(self, waiter: "asyncio.Future[Connection | None]", began: float, total: float) -> None:
+        if waiter.done():
+            return
+        busy_s = self.timeouts.connect_s
+        text = f"{self.name}: all {self._pool.limit} connections were busy for {busy_s:g} s"
+        late = total - began < busy_s
+        waiter.set_exception(self._late(began, total) if late else UpstreamError("pool_timeout", text, sent=False))
+
+    def _late(self, began: float, total: float) -> UpstreamError:
+        text = f"{self.name}: the call's {max(0.0, total - began):g} s were over before a connection was had"
+        return UpstreamError("total_timeout", text, sent=False)
 
     def _hand_on(self, granted: Connection | None) -> None:
-        if granted is None or granted.lost:
+        if granted is None or not granted.usable:
             self._pool.free()
         else:
             granted.parked = self._pool.put(granted)
 
-    async def _connect(self, total: float) -> Connection:
+    async def _connect(self, began: float, total: float) -> Connection:
         """A new connection in a slot that is ours already; the slot is given back if that fails."""
         left_s = total - self.clock()
         try:
             connection = await self._dialer.dial(self._make, min(self.timeouts.connect_s, left_s))
-        except BaseException:
+        except BaseException as error:
             self._pool.free()
+            if (
+                isinstance(error, UpstreamError)
+                and error.kind == "connect_timeout"
+                and left_s < self.timeouts.connect_s
+            ):
+                raise self._late(began, total) from error
             raise
         connection.leased = True
         return connection
 
-    async def _replace(self, stale: Connection, total: float) -> Connection:
+    async def _replace(self, stale: Connection, began: float, total: float) -> Connection:
         """A new connection in the slot of a stale one."""
         stale.leased = False
-        stale.incoming = None
+        stale.retire()
         stale.sever()
         try:
-            return await self._connect(total)
+            return await self._connect(began, total)
         except UpstreamError as error:
             error.sent = True  # the stale connection may have carried it
             raise
 
     def _make(self) -> Connection:
-        return Connection(self.origin, self.name, self.clock, self.forget)
+        return Connection(self.origin, self.name, self.clock, self._on_gone)
 
     def _sweep_later(self, delay_s: float) -> None:
         self._sweep_timer = asyncio.get_running_loop().call_later(max(delay_s, 0.01), self._on_sweep)
@@ -265,7 +291,7 @@ class Client:
     def _sweep(self, now: float) -> None:
         """Close the idle connections whose time is over, and come back for the others."""
         for connection in [kept for kept in self._pool.idle if kept.expires_at <= now]:
-            self.forget(connection)
+            self._on_gone(connection)
             connection.sever()
         if self._pool.idle and self._sweep_timer is None:
             next_s = min(kept.expires_at for kept in self._pool.idle) - self.clock()
