@@ -44,11 +44,20 @@ class ConfigError(ArrieroError):
         self.path, self.reason = path, reason
 
 
-class UpstreamError(ArrieroError):
-    """What went wrong at a cloud. `message` is safe to show; `body` is the cloud's own answer and is not.
+class Detail(msgspec.Struct, frozen=True):
+    """A cloud's own error object in OpenAI's words. Its message is only for the caller whose fault it was."""
 
-    `retry_after_s` is how long the cloud asked to be left alone (None: it did not say). `param` and `code` are from the
-    cloud's error body when it has them. `sent` is False when no byte of the request can have reached the cloud.
+    message: str = ""
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+
+
+class UpstreamError(ArrieroError):
+    """What went wrong at a cloud. `message` is ours and safe to show; `detail` is the cloud's own and is not.
+
+    `headers` are the answer's, with lower-case names. `sent` is False when no byte of the request can have reached the
+    cloud.
     """
 
     def __init__(
@@ -57,14 +66,13 @@ class UpstreamError(ArrieroError):
         message: str,
         *,
         status: int = 0,
-        retry_after_s: float | None = None,
-        body: bytes = b"",
+        detail: Detail | None = None,
         headers: Mapping[str, str] | None = None,
         sent: bool = True,
     ) -> None:
         super().__init__(message)
-        self.kind, self.message, self.status, self.retry_after_s = kind, message, status, retry_after_s
-        self.body, self.headers, self.sent = body, headers or {}, sent
+        self.kind, self.message, self.status = kind, message, status
+        self.detail, self.headers, self.sent = detail or Detail(), headers or {}, sent
 
 
 class Answerable(ArrieroError):

@@ -89,10 +89,19 @@ class Tenant(Frozen):
 Endpoint = Literal["chat/completions", "completions", "embeddings"]
 
 
+class Span(NamedTuple):
+    """Where one top-level field stands in a JSON body: the key's opening quote, the value's first byte, and its end."""
+
+    key: int
+    start: int
+    end: int
+
+
 class Call(Frozen, kw_only=True):
     """One client request. `prompt_tokens` is an estimate made from bytes; `max_output_tokens` is what the client asked
     for, per choice; `expected_output_tokens` is what this route and key usually get, all choices together, bounded by
     what was asked. `deadline` is on the monotonic clock. `body` is what the client sent, untouched.
+    `include_usage` is whether the client asked to see usage in its stream. `fields` are the body's top-level fields.
     `seed` is 64 bits made from the id: the only chance a policy may use."""
 
     id: str
@@ -110,8 +119,10 @@ class Call(Frozen, kw_only=True):
     labels: Mapping[str, str] = {}
     session: str | None = None
     deadline: float = float("inf")
+    include_usage: bool = False
     seed: int = 0
     body: bytes = b""
+    fields: Mapping[str, Span] = {}
 
 
 def dice(call: Call, salt: str) -> float:
@@ -227,12 +238,21 @@ class Usage(Frozen):
     estimated: bool = False
 
 
+class Observed(NamedTuple):
+    """What an answer's headers tell of the server's state; None where they tell nothing."""
+
+    room: Room | None = None
+    queue: int | None = None
+    kv_used: float | None = None
+
+
 class Reply(Protocol):
     """An upstream's answer in OpenAI form, and the lease it must give back.
 
     `status` is the upstream's. `headers` have lower-case names. For a plain answer `read` gives the whole body; for a
     stream `chunk` gives bytes of server-sent events as they come, b"" at the end. Both raise errors.UpstreamError.
-    `aclose` is idempotent, may be called at any point, and gives the connection back or closes it.
+    `close` is idempotent, may be called at any point, never waits, and gives the connection back or closes it.
+    `alive` says that what came last was data, not a comment: the idle limit counts from now.
     """
 
     status: int
@@ -242,10 +262,21 @@ class Reply(Protocol):
 
     async def chunk(self) -> bytes: ...
 
-    async def aclose(self) -> None: ...
+    def alive(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Provider(Protocol):
-    """The second verb: one wire dialect of one account."""
+    """The second verb: one wire dialect of one account. `secrets` are to be struck out of anything that is shown."""
+
+    @property
+    def secrets(self) -> Sequence[str]: ...
+
+    async def start(self) -> None: ...
 
     async def send(self, call: Call, deployment: Deployment) -> Reply: ...
+
+    def observe(self, reply: Reply, now: float) -> Observed: ...
+
+    async def aclose(self) -> None: ...

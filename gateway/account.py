@@ -1,0 +1,34 @@
+"""The noun Account: what every provider's section in the config has in common. Its dialect is in providers/."""
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+
+from gateway.transport import Timeouts
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the config file; unknown words are refused."""
+
+
+class Account(Section):
+    """A cloud account, region and credential; every provider's own options come on top.
+
+    `url` replaces the cloud's own base URL (private endpoints, VPC hosts, sandboxes). `stream_end: close` says that this
+    server ends its streams without any marker, so that a bare end counts as a whole answer. `stream_usage: false` is for
+    a server that refuses `stream_options`."""
+
+    url: str | None = None
+    region: str | None = None
+    trust: str | None = None
+    timeouts: Timeouts = Timeouts()
+    max_connections: Count = 1000
+    ca_file: str | None = None
+    stream_end: Literal["marker", "close"] = "marker"
+
+    def __post_init__(self) -> None:
+        if self.url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", self.url):
+            raise ValueError("'url' must be http:// or https:// with a host, without a query or credentials")

@@ -1,0 +1,117 @@
+"""The config file as objects: what an operator writes, refused with path, reason and the nearest known word.
+
+Rule 1. Unknown words are refused; so are words of a later version, by name.
+Rule 2. Everything is checked before traffic; a mistake is a ConfigError with the path of the mistake.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from gateway.account import Account, Count, Section
+from gateway.secret import Secret
+
+
+class PriceConfig(Section):
+    """USD per one million tokens."""
+
+    input: Decimal = msgspec.field(name="in")
+    output: Decimal = msgspec.field(name="out")
+
+
+class DeploymentConfig(Section):
+    """One deployment of a route; what is left out comes from the catalogue's row for these weights."""
+
+    account: str
+    name: str | None = None
+    model: str | None = None
+    price: PriceConfig | None = None
+    context_tokens: Count | None = None
+    max_output_tokens: Count | None = None
+    features: tuple[str, ...] | None = None
+    weight: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    tier: Annotated[int, msgspec.Meta(ge=0)] = 1
+    region: str | None = None
+    trust: str | None = None
+    adapter: str | None = None
+    enabled: bool = True
+
+
+class RouteConfig(Section):
+    """A public name, the deployments behind it, and the policies that choose, read top to bottom."""
+
+    deployments: tuple[Any, ...]
+    aliases: tuple[str, ...] = ()
+    policies: tuple[Any, ...] | None = None
+    weights: str | None = None
+
+
+class KeyConfig(Section):
+    """A client's key: which routes it may use (glob patterns) and the labels its calls carry."""
+
+    name: str
+    key: Secret
+    routes: tuple[str, ...] = ("*",)
+    labels: dict[str, str] = {}
+
+
+class ServerConfig(Section):
+    """`grace_s`: how long live streams may go on after SIGTERM. `drain_s`: how long new calls are still taken then, so
+    that load balancers can notice."""
+
+    max_body_bytes: Count = 32 * 1024 * 1024
+    grace_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    drain_s: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+    allow_anonymous: bool = False
+
+
+class AdminToken(Section):
+    name: str
+    token: Secret
+    scope: Literal["read", "write"] = "read"
+
+
+class AdminConfig(Section):
+    """Tokens for /admin/*; needed as soon as the admin port is bound beyond loopback."""
+
+    tokens: tuple[AdminToken, ...] = ()
+
+
+class AttemptsConfig(Section):
+    """`max` attempts a call; retries may be `retry_budget` of the calls, plus `retry_floor_per_s`."""
+
+    max: Count = 3
+    retry_budget: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.10
+    retry_floor_per_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+
+
+class BaselineConfig(Section):
+    """The closed model that costs are compared with, by its name in the catalogue."""
+
+    model: str
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file, every section decoded but `routes`, which the fleet puts together with catalogue and plugins."""
+
+    accounts: Mapping[str, Account]
+    routes: Mapping[str, RouteConfig]
+    server: ServerConfig = ServerConfig()
+    admin: AdminConfig = AdminConfig()
+    keys: tuple[KeyConfig, ...] = ()
+    attempts: AttemptsConfig = AttemptsConfig()
+    baseline: BaselineConfig | None = None
+
+
+LATER: Mapping[str, str] = {
+    "hedge": "hedged calls",
+    "on_break": "going on at another deployment after a break",
+    "store": "shared state in Redis and the ledger",
+    "limits": "limits of keys",
+    "budget": "budgets of keys",
+    "proxy": "forward proxies",
+    "on_disconnect": "draining after the client left",
+}
+"""Words of the design that this version does not offer yet: refused by name, never accepted and ignored."""

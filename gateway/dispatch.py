@@ -1,0 +1,171 @@
+"""The attempts, the only loop: send, judge, next; until an answer is whole or the first content event of a stream is here.
+
+Rule 1. Every deployment gets at most one attempt a call, and only its own credential.
+Rule 2. The caller's own fault is never tried elsewhere, but for an overflow of the context at a larger window.
+Rule 3. A second attempt needs a token of the retry budget, counted when it is sent.
+Rule 4. What is taken is given back by the lease of the Opened that is returned, or before anything is raised.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from gateway import answer, relay
+from gateway.errors import Answerable, ClientError, UpstreamError
+from gateway.fleet import Lane, Route
+from gateway.outcome import Outcome, final_error, judge, rate_limit_reset_s, retry_after_s
+from gateway.router import Attempt, Decision
+from gateway.types import Call, Candidate, Reply
+
+
+class RetryBudget:
+    """Second attempts as a share of calls plus a floor a second; a bucket that holds ten seconds of the floor."""
+
+    def __init__(self, share: float, floor_per_s: float, clock: Callable[[], float]) -> None:
+        self._share, self._floor_per_s, self._clock = share, floor_per_s, clock
+        self._size = max(10.0 * floor_per_s, 10.0)
+        self._tokens, self._at = self._size, clock()
+
+    def deposit(self) -> None:
+        """A call came."""
+        self._tokens = min(self._size, self._tokens + self._share)
+
+    def withdraw(self) -> bool:
+        """Whether one more second attempt may be sent; counts it."""
+        now = self._clock()
+        self._tokens = min(self._size, self._tokens + (now - self._at) * self._floor_per_s)
+        self._at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+class Opened(NamedTuple):
+    """An attempt that won: a whole plain answer, or a stream whose first content is here. `lease` must be closed."""
+
+    lane: Lane
+    candidate: Candidate
+    attempt: Attempt
+    reply: Reply
+    lease: ExitStack
+    plain: answer.Answer | None
+    stream: relay.Stream | None
+
+
+class _Failed(NamedTuple):
+    lane: Lane
+    error: UpstreamError
+    outcome: Outcome
+    retry_after_s: float | None
+
+
+class Dispatcher:
+    """Carries calls out. Owns the retry budget."""
+
+    def __init__(
+        self,
+        max_attempts: int,
+        budget: RetryBudget,
+        clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.max_attempts, self.budget, self.clock, self.wall = max_attempts, budget, clock, wall
+
+    async def dispatch(self, call: Call, decision: Decision, route: Route) -> Opened:
+        """The first good attempt. Raises ClientError for the caller's fault, ServiceError when all failed."""
+        self.budget.deposit()
+        failed: list[_Failed] = []
+        refused = False
+        waiting = list(decision.order)
+        while waiting and len(failed) < self.max_attempts:
+            if failed and (refused := not self._may_retry(call)):
+                break
+            candidate = waiting.pop(0)
+            lane = route.lanes[candidate.name]
+            attempt = Attempt(candidate.name, self.clock())
+            decision.attempts.append(attempt)
+            try:
+                return await self._attempt(call, lane, candidate, attempt)
+            except UpstreamError as error:
+                failed.append(self._judged(lane, attempt, error))
+            if not failed[-1].outcome.retry:
+                waiting = _after_overflow(failed[-1], candidate, waiting)
+        if refused:
+            decision.notes.append(("attempts", "the retry budget or the deadline allowed no further attempt"))
+        raise self._verdict(failed)
+
+    def _may_retry(self, call: Call) -> bool:
+        return self.clock() < call.deadline and self.budget.withdraw()
+
+    async def _attempt(self, call: Call, lane: Lane, candidate: Candidate, attempt: Attempt) -> Opened:
+        with ExitStack() as lease:
+            lane.facts.begin()
+            lease.callback(lane.facts.end)
+            reply = await lane.provider.send(call, lane.deployment)
+            lease.callback(reply.close)
+            self._observe(lane, reply)
+            if call.stream:
+                stream = relay.Stream(call, reply, lane.stream_end)
+                await stream.open()
+                attempt.first_byte = self.clock()
+                return Opened(lane, candidate, attempt, reply, lease.pop_all(), None, stream)
+            body = await reply.read()
+            plain = answer.read(body, reply.headers.get("content-type", ""), call.endpoint)
+            attempt.first_byte = self.clock()
+            return Opened(lane, candidate, attempt, reply, lease.pop_all(), plain, None)
+
+    def _observe(self, lane: Lane, reply: Reply) -> None:
+        seen = lane.provider.observe(reply, self.clock())
+        if seen.room is not None:
+            lane.facts.see_room(seen.room)
+        if seen.queue is not None or seen.kv_used is not None:
+            lane.facts.see_load(seen.queue, seen.kv_used)
+
+    def _judged(self, lane: Lane, attempt: Attempt, error: UpstreamError) -> _Failed:
+        outcome = judge(error)
+        wait = retry_after_s(error.headers, self.wall())
+        if wait is None and outcome.fault == "quota":
+            wait = rate_limit_reset_s(error.headers)
+        now = self.clock()
+        attempt.outcome, attempt.message, attempt.status, attempt.ended = outcome.name, error.message, error.status, now
+        lane.bound.attempts[outcome.name].inc()
+        if outcome.fault == "credential":
+            lane.bound.auth.inc()
+        if outcome.counts:
+            lane.facts.failed(outcome, wait, now)
+        return _Failed(lane, error, outcome, wait)
+
+    def _verdict(self, failed: Sequence[_Failed]) -> Answerable:
+        """The answer to the caller after the last attempt."""
+        last = failed[-1]
+        if last.outcome.fault in ("caller", "overflow"):
+            return passed_on(last.error, last.outcome, last.lane.provider.secrets)
+        waits = [f.retry_after_s for f in failed if f.retry_after_s is not None]
+        rows = [(f.lane.deployment.name, f.error, f.outcome) for f in failed]
+        return final_error(rows, min(waits, default=1.0 if _all_quota(failed) else None))
+
+
+def _all_quota(failed: Iterable[_Failed]) -> bool:
+    return all(f.outcome.fault == "quota" for f in failed)
+
+
+def _after_overflow(failed: _Failed, candidate: Candidate, waiting: Sequence[Candidate]) -> list[Candidate]:
+    """Who may still be tried after the caller's fault: nobody, or larger windows after an overflow."""
+    had = candidate.deployment.context_tokens
+    if failed.outcome.fault != "overflow" or had is None:
+        return []
+    return [c for c in waiting if (c.deployment.context_tokens or 0) > had]
+
+
+def passed_on(error: UpstreamError, outcome: Outcome, secrets: Iterable[str]) -> Answerable:
+    """The cloud's own words to a caller whose fault it was, in OpenAI's shape, our credential struck out."""
+    detail = error.detail
+    message = detail.message or f"The upstream refused the request with status {error.status}."
+    for secret in secrets:
+        message = message.replace(secret, "***")
+    code = "context_length_exceeded" if outcome.fault == "overflow" else detail.code
+    status = error.status if 400 <= error.status < 500 else 400
+    type_ = detail.type or "invalid_request_error"
+    return ClientError(status, None if code is None else str(code), message, param=detail.param, type_=type_)

@@ -1,0 +1,205 @@
+"""The loaded config as running objects: accounts open, routes with their deployments, policies and metric children."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gateway import loading
+from gateway.account import Account
+from gateway.catalog import Catalog, Row
+from gateway.config import Config, DeploymentConfig, RouteConfig
+from gateway.errors import ClientError, ConfigError
+from gateway.health import Facts, Health
+from gateway.metrics import Bound, Deployments, Metrics
+from gateway.prices import gpu_nano_per_s, list_price
+from gateway.router import NamedPolicy
+from gateway.types import FEATURES, Candidate, Deployment, Price, Provider
+
+DEFAULT_POLICIES = ({"capability": {"missing": "strict"}}, "context_window", "breaker", "headroom", "lowest_cost")
+
+
+class Lane:
+    """One deployment of one route with all that its calls touch. The view for policies is kept until a fact changes."""
+
+    __slots__ = ("_stamp", "_view", "bound", "deployment", "facts", "provider", "stream_end")
+
+    def __init__(self, deployment: Deployment, facts: Facts, provider: Provider, bound: Bound, stream_end: str) -> None:
+        self.deployment, self.facts, self.provider, self.bound = deployment, facts, provider, bound
+        self.stream_end = stream_end
+        self._stamp, self._view = -1, None  # type: tuple[int, Candidate | None]
+
+    def candidate(self, now: float) -> Candidate:
+        facts = self.facts
+        view, stamp = self._view, facts.version + facts.account.version
+        if view is None or stamp != self._stamp or self.deployment.gpu_nano_per_s:
+            self._view = view = facts.view(self.deployment, now)
+            self._stamp = stamp
+        return view
+
+
+class Route(NamedTuple):
+    """A public name and what stands behind it."""
+
+    name: str
+    aliases: Sequence[str]
+    weights: str | None
+    lanes: Mapping[str, Lane]
+    policies: Sequence[NamedPolicy]
+
+
+class Fleet:
+    """Accounts and routes of one config. Owns the accounts' connections."""
+
+    def __init__(self, config: Config, catalog: Catalog, clock: Callable[[], float], metrics: Metrics) -> None:
+        self.config, self.catalog, self.clock = config, catalog, clock
+        self.metrics = metrics
+        self.health = Health(clock)
+        self.providers = {name: _open(account, name, clock) for name, account in config.accounts.items()}
+        self.routes = {name: self._route(name, route) for name, route in config.routes.items()}
+        self.names = self._names()
+        lanes = {(route.name, name): lane.facts for route in self.routes.values() for name, lane in route.lanes.items()}
+        metrics.registry.register(Deployments(lanes, clock))
+
+    async def start(self) -> None:
+        for provider in self.providers.values():
+            await provider.start()
+
+    async def aclose(self) -> None:
+        for provider in self.providers.values():
+            await provider.aclose()
+
+    def route(self, model: str) -> Route:
+        """The route of that name or alias. Raises ClientError 404 with near names."""
+        found = self.names.get(model)
+        if found is None:
+            near = difflib.get_close_matches(model[:128], self.names, n=3, cutoff=0.5)
+            hint = f" Did you mean {', '.join(near)}?" if near else f" Known: {', '.join(sorted(self.routes)[:8])}."
+            raise ClientError(404, "model_not_found", f"The model '{model[:128]}' does not exist.{hint}", param="model")
+        return found
+
+    def _names(self) -> dict[str, Route]:
+        names: dict[str, Route] = {}
+        for route in self.routes.values():
+            names[route.name] = route
+        for route in self.routes.values():
+            for alias in route.aliases:
+                if names.setdefault(alias, route) is not route:
+                    raise ConfigError(f"routes.{route.name}.aliases", f"'{alias}' already names {names[alias].name}")
+        for route in self.routes.values():  # the ids of the weights, where nobody claims them
+            weights = self.catalog.weights(route.weights) if route.weights else None
+            for alias in weights.aliases if weights else ():
+                names.setdefault(alias, route)
+        return names
+
+    def _route(self, name: str, config: RouteConfig) -> Route:
+        path = f"routes.{name}"
+        if not config.deployments:
+            raise ConfigError(f"{path}.deployments", "is empty: name at least one account")
+        policies = tuple(
+            NamedPolicy(*loading.policy(value, f"{path}.policies[{i}]"))
+            for i, value in enumerate(DEFAULT_POLICIES if config.policies is None else config.policies)
+        )
+        weights = self._weights(name, config)
+        lanes: dict[str, Lane] = {}
+        for i, value in enumerate(config.deployments):
+            place = f"{path}.deployments[{i}]"
+            wanted = loading.deployment(value, place)
+            if not wanted.enabled:
+                continue
+            deployment = self._deployment(wanted, weights, place)
+            if deployment.name in lanes:
+                raise ConfigError(place, f"'{deployment.name}' stands twice: give one of them a 'name'")
+            lanes[deployment.name] = self._lane(name, deployment, [p.name for p in policies])
+        return Route(name, config.aliases, weights, lanes, policies)
+
+    def _lane(self, route: str, deployment: Deployment, policies: Sequence[str]) -> Lane:
+        bound = Bound(self.metrics, route, deployment, policies)
+        account = self.config.accounts[deployment.account]
+        facts = self.health.facts(deployment)
+        return Lane(deployment, facts, self.providers[deployment.account], bound, account.stream_end)
+
+    def _weights(self, name: str, config: RouteConfig) -> str | None:
+        """The catalogue's name of what the route serves: said, or known from the route's name or an alias."""
+        if config.weights is not None:
+            found = self.catalog.weights(config.weights)
+            if found is None:
+                raise loading.unknown(f"routes.{name}.weights", config.weights, self._known_weights(), "weights")
+            return found.name
+        for candidate in (name, *config.aliases):
+            if found := self.catalog.weights(candidate):
+                if found.open or candidate == name:
+                    return found.name
+        return None
+
+    def _known_weights(self) -> list[str]:
+        return sorted({row.weights for row in self.catalog.rows()})
+
+    def _deployment(self, config: DeploymentConfig, weights: str | None, path: str) -> Deployment:
+        """What the config says, over what the catalogue knows of these weights at this cloud."""
+        account = self.config.accounts.get(config.account)
+        if account is None:
+            raise loading.unknown(f"{path}.account", config.account, self.config.accounts, "account")
+        cloud = type(account).__module__.rpartition(".")[2]
+        row = self._row(cloud, config, weights)
+        model = config.model or (row.id if row else None)
+        if model is None:
+            raise ConfigError(path, f"the catalogue has no row for '{weights or 'this route'}' at {cloud}: say 'model'")
+        features = row.features if row else frozenset(FEATURES) - {"embeddings", "audio"}
+        return Deployment(
+            name=config.name or config.account,
+            account=config.account,
+            cloud=cloud,
+            model=model,
+            price=_price(config, row, f"{path}.price"),
+            gpu_nano_per_s=_gpu_nano_per_s(account) if config.price is None else 0,
+            context_tokens=config.context_tokens or (row.context_tokens if row else None),
+            max_output_tokens=config.max_output_tokens or (row.max_output_tokens if row else None),
+            features=_features(config.features, features, f"{path}.features"),
+            stop_limit=row.stop_limit if row else None,
+            weight=config.weight,
+            tier=config.tier,
+            region=config.region or account.region or getattr(account, "location", None),
+            trust=config.trust or account.trust,
+            adapter=config.adapter,
+        )
+
+    def _row(self, cloud: str, config: DeploymentConfig, weights: str | None) -> Row | None:
+        if config.model and (found := self.catalog.by_id(cloud, config.model)):
+            return found
+        return self.catalog.row(cloud, weights) if weights else None
+
+
+def _open(account: Account, name: str, clock: Callable[[], float]) -> Provider:
+    opener: Any = account  # every provider's account has `open`; see providers/openai.py
+    try:
+        provider: Provider = opener.open(name, clock)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"providers.{name}", str(error)) from error
+    return provider
+
+
+def _price(config: DeploymentConfig, row: Row | None, path: str) -> Price | None:
+    if config.price is None:
+        return row.price if row else None
+    try:
+        return list_price(config.price.input, config.price.output)
+    except ValueError as error:
+        raise ConfigError(path, str(error)) from error
+
+
+def _gpu_nano_per_s(account: Account) -> int:
+    per_hour = getattr(account, "gpu_usd_per_hour", None)
+    return gpu_nano_per_s(per_hour, getattr(account, "gpus", 1)) if per_hour is not None else 0
+
+
+def _features(said: tuple[str, ...] | None, known: frozenset[str], path: str) -> frozenset[str]:
+    """The list said, or the known ones with `+word` and `-word` applied where every word has a sign."""
+    if said is None:
+        return known
+    for word in said:
+        if word.lstrip("+-") not in FEATURES:
+            raise loading.unknown(path, word.lstrip("+-"), FEATURES, "feature")
+    if said and all(word[:1] in "+-" for word in said):
+        added = {word[1:] for word in said if word[0] == "+"}
+        return (known | added) - {word[1:] for word in said if word[0] == "-"}
+    return frozenset(word.lstrip("+") for word in said)

@@ -1,0 +1,301 @@
+"""What is known of each deployment: speed, failures, cooling, rate-limit room, load, spend. Facts only; policies decide.
+
+Rule 1. One owner: a Facts object per account and model, changed only here, read by policies as a frozen Candidate.
+Rule 2. Latency is learned from successes only; a failure adds to the error rate, never to the speed.
+Rule 3. Cooling is an absolute time; of two, the later wins.
+"""
+
+import bisect
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from gateway.outcome import MAX_COOL_S, Outcome
+from gateway.prices import marginal_price, own_price
+from gateway.types import Candidate, Deployment, Price, Quantiles, Room, Speed, Spent
+
+WINDOW = 24
+"""Samples a quantile is made of: a step change moves the median after 12 calls and the p95 after 2."""
+ERROR_MEMORY_S = 30.0
+FRESH_S = 300.0
+"""A sample older than this no longer speaks."""
+
+
+class Samples:
+    """The last WINDOW values, kept in order of time and in order of size."""
+
+    __slots__ = ("_by_size", "_by_time", "_times")
+
+    def __init__(self) -> None:
+        self._by_time: deque[float] = deque()
+        self._times: deque[float] = deque()
+        self._by_size: list[float] = []
+
+    def add(self, value: float, now: float) -> None:
+        self._by_time.append(value)
+        self._times.append(now)
+        bisect.insort(self._by_size, value)
+        while len(self._by_time) > WINDOW or self._times[0] < now - FRESH_S:
+            self._times.popleft()
+            oldest = self._by_time.popleft()
+            del self._by_size[bisect.bisect_left(self._by_size, oldest)]
+
+    def quantiles(self) -> Quantiles | None:
+        count = len(self._by_size)
+        if not count:
+            return None
+        last = self._by_size
+        return Quantiles(last[(count - 1) // 2], last[round((count - 1) * 0.95)], count, self._times[-1])
+
+
+class Pace:
+    """First-token and per-token times of one kind of call, streams or plain ones."""
+
+    __slots__ = ("_tpot", "_ttft")
+
+    def __init__(self) -> None:
+        self._ttft, self._tpot = Samples(), Samples()
+
+    def add(self, ttft_s: float, tpot_s: float | None, now: float) -> Speed:
+        self._ttft.add(ttft_s, now)
+        if tpot_s is not None:
+            self._tpot.add(tpot_s, now)
+        return Speed(self._ttft.quantiles(), self._tpot.quantiles())
+
+
+class Decaying:
+    """A count that halves every ERROR_MEMORY_S / 2 seconds."""
+
+    __slots__ = ("_at", "_value")
+
+    def __init__(self) -> None:
+        self._value, self._at = 0.0, 0.0
+
+    def add(self, amount: float, now: float) -> float:
+        self._value = self.at(now) + amount
+        self._at = now
+        return self._value
+
+    def at(self, now: float) -> float:
+        return self._value * 0.5 ** (max(0.0, now - self._at) * 2 / ERROR_MEMORY_S)
+
+
+class Spending:
+    """Nano-dollars of the UTC day and month and since the start; a new day or month begins at zero."""
+
+    __slots__ = ("_day", "_month", "spent")
+
+    def __init__(self) -> None:
+        self._day, self._month = "", ""
+        self.spent = Spent()
+
+    def add(self, nano: int, wall_now: float) -> Spent:
+        self.roll(wall_now)
+        was = self.spent
+        self.spent = Spent(was.day + nano, was.month + nano, was.total + nano)
+        return self.spent
+
+    def roll(self, wall_now: float) -> bool:
+        """Begins a new day or month when it has come; True if something changed."""
+        today = datetime.fromtimestamp(wall_now, UTC).strftime("%Y-%m-%d")
+        if today == self._day:
+            return False
+        same_month = today[:7] == self._month
+        self.spent = Spent(0, self.spent.month if same_month else 0, self.spent.total)
+        self._day, self._month = today, today[:7]
+        return True
+
+
+class Throughput:
+    """Tokens a second in and out of own GPUs, decaying over a minute."""
+
+    __slots__ = ("_began", "_input", "_output")
+    SPAN_S = 60.0
+
+    def __init__(self) -> None:
+        self._input, self._output = Decaying(), Decaying()
+        self._began: float | None = None
+
+    def add(self, prompt_tokens: int, output_tokens: int, now: float) -> None:
+        if self._began is None:
+            self._began = now
+        self._input.add(prompt_tokens, now)
+        self._output.add(output_tokens, now)
+
+    def rates(self, now: float) -> tuple[float, float]:
+        """Prompt and output tokens a second. A count that halves every h seconds stands for h / ln 2 seconds."""
+        if self._began is None:
+            return 0.0, 0.0
+        span = min(ERROR_MEMORY_S / 2 / 0.6931471805599453, max(now - self._began, 1.0))
+        return self._input.at(now) / span, self._output.at(now) / span
+
+
+class Account:
+    """What deployments of one account share: its spend, and the pause after its credential was refused."""
+
+    __slots__ = ("cooling_until", "spending", "version")
+
+    def __init__(self) -> None:
+        self.spending = Spending()
+        self.version = 0
+        self.cooling_until = 0.0
+
+
+class Facts:
+    """What is known of one set of weights at one account. `version` moves with every change, so that a view can be kept."""
+
+    __slots__ = (
+        "_bad", "_good", "_name", "_plain", "_spending", "_stream", "_throughput", "account", "cooling_until", "cooling_why",
+        "failed_at", "failures", "in_flight", "kv_used", "plain", "queue", "room", "stream", "version",
+    )  # fmt: skip
+
+    def __init__(self, name: str, account: Account) -> None:
+        self._name, self.account = name, account
+        self.in_flight = self.failures = 0
+        self.failed_at = self.cooling_until = 0.0
+        self.cooling_why = ""
+        self.plain = self.stream = Speed()
+        self.room = Room()
+        self.queue: int | None = None
+        self.kv_used: float | None = None
+        self._plain, self._stream = Pace(), Pace()
+        self._good, self._bad = Decaying(), Decaying()
+        self._spending = Spending()
+        self._throughput = Throughput()
+        self.version = 0
+
+    @property
+    def stamp(self) -> int:
+        """Moves whenever a view made before would differ."""
+        return self.version + self.account.version
+
+    def view(self, deployment: Deployment, now: float) -> Candidate:
+        """The frozen view, for one of the deployments that share these facts."""
+        good, bad = self._good.at(now), self._bad.at(now)
+        price, marginal = self._prices(deployment, now)
+        return Candidate(
+            deployment=deployment,
+            price=price,
+            marginal=marginal,
+            in_flight=self.in_flight,
+            plain=self.plain,
+            stream=self.stream,
+            error_rate=bad / (good + bad) if bad else 0.0,
+            recent=good + bad,
+            failures=self.failures,
+            failed_at=self.failed_at,
+            cooling_until=max(self.cooling_until, self.account.cooling_until),
+            cooling_why=self.cooling_why,
+            room=self.room,
+            queue=self.queue,
+            kv_used=self.kv_used,
+            spent_account=self.account.spending.spent,
+            spent=self._spending.spent,
+        )
+
+    def _prices(self, deployment: Deployment, now: float) -> tuple[Price | None, Price | None]:
+        nano_per_s = deployment.gpu_nano_per_s
+        if not nano_per_s:
+            return deployment.price, deployment.price
+        prompt_rate, output_rate = self._throughput.rates(now)
+        loaded = own_price(nano_per_s, prompt_rate, output_rate)
+        return loaded, marginal_price(loaded, kv_used=self.kv_used, queue=self.queue)
+
+    def begin(self) -> None:
+        self.in_flight += 1
+        self.version += 1
+
+    def end(self) -> None:
+        self.in_flight -= 1
+        self.version += 1
+
+    def succeeded(self, now: float) -> None:
+        """It answered; the breaker closes."""
+        self._good.add(1.0, now)
+        self.failures = 0
+        self.version += 1
+
+    def learn_speed(self, stream: bool, ttft_s: float, tpot_s: float | None, now: float) -> None:
+        if stream:
+            self.stream = self._stream.add(ttft_s, tpot_s, now)
+        else:
+            self.plain = self._plain.add(ttft_s, tpot_s, now)
+        self.version += 1
+
+    def failed(self, outcome: Outcome, retry_after_s: float | None, now: float) -> None:
+        """A failure that says something about the deployment, and how long the cloud wants to be left alone."""
+        self._bad.add(1.0, now)
+        self.failures += 1
+        self.failed_at = now
+        pause = retry_after_s if retry_after_s is not None else self._back_off_s(outcome, now)
+        until = now + min(pause, MAX_COOL_S)
+        if pause > 0 and until > self.cooling_until:
+            self.cooling_until, self.cooling_why = until, outcome.name
+        if outcome.fault == "credential":
+            self.account.cooling_until = max(self.account.cooling_until, until)
+            self.account.version += 1
+        self.version += 1
+
+    def _back_off_s(self, outcome: Outcome, now: float) -> float:
+        """Doubles with each failure in a row, with equal jitter (half fixed, half by a hash of name and time)."""
+        if not outcome.cool_s:
+            return 0.0
+        full = outcome.cool_s * 2.0 ** min(self.failures - 1, 8)
+        jitter = zlib.crc32(f"{self._name}{now}".encode()) / 2**32
+        return full * (0.5 + jitter / 2)
+
+    def see_room(self, room: Room) -> None:
+        self.room = room
+        self.version += 1
+
+    def see_load(self, queue: int | None, kv_used: float | None) -> None:
+        self.queue = queue if queue is not None else self.queue
+        self.kv_used = kv_used if kv_used is not None else self.kv_used
+        self.version += 1
+
+    def spend(self, nano: int, wall_now: float) -> None:
+        self._spending.add(nano, wall_now)
+        self.account.spending.add(nano, wall_now)
+        self.account.version += 1
+
+    def used(self, prompt_tokens: int, output_tokens: int, now: float) -> None:
+        self._throughput.add(prompt_tokens, output_tokens, now)
+
+    def roll(self, wall_now: float) -> None:
+        """A new UTC day or month empties the spend of the last one."""
+        if self._spending.roll(wall_now) | self.account.spending.roll(wall_now):
+            self.account.version += 1
+
+
+class Health:
+    """The facts of every deployment and the output lengths learned per route and key."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._accounts: dict[str, Account] = {}
+        self._facts: dict[tuple[str, str, str | None], Facts] = {}
+        self._lengths: dict[tuple[str, str], float] = {}
+
+    def facts(self, deployment: Deployment) -> Facts:
+        """The facts of the weights behind a deployment; two routes to the same weights share them."""
+        key = (deployment.account, deployment.model, deployment.adapter)
+        if key not in self._facts:
+            account = self._accounts.setdefault(deployment.account, Account())
+            self._facts[key] = Facts(deployment.name, account)
+        return self._facts[key]
+
+    def all(self) -> Sequence[Facts]:
+        return list(self._facts.values())
+
+    def expected_output_tokens(self, route: str, tenant: str, asked: int | None) -> int:
+        """What this route and key usually get per choice, bounded by what was asked; 256 (or what was asked) at first."""
+        learned = self._lengths.get((route, tenant))
+        expected = 256 if learned is None else int(learned + 0.5)
+        return expected if asked is None else min(expected, asked) if learned is not None else asked
+
+    def learn_length(self, route: str, tenant: str, output_tokens: int) -> None:
+        """Moves the expectation a tenth of the way to what just came."""
+        key = (route, tenant)
+        was = self._lengths.get(key)
+        self._lengths[key] = output_tokens if was is None else was + 0.1 * (output_tokens - was)

@@ -1,0 +1,139 @@
+"""Prometheus metrics: one row a metric. Label values come from the config only; children are bound when the fleet loads.
+
+Rule 1. Names are OpenTelemetry's GenAI names where one exists, else `arriero_…` with units.
+Rule 2. Nothing from a request or an upstream becomes a label: series are bounded by routes, deployments and keys.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.health import Facts
+from gateway.outcome import BY_KIND, BY_STATUS
+from gateway.types import Deployment
+
+SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+"""Buckets that OpenTelemetry advises for gen_ai.client.operation.duration."""
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
+STATUSES = (200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 499, 500, 502, 503, 504)
+OUTCOMES = frozenset(
+    {
+        "ok",
+        "client_gone",
+        "content_filter",
+        "caller_error",
+        "context_overflow",
+        "model_gone",
+        "redirect",
+        "server_error",
+    }
+    | {outcome.name for outcome in (*BY_KIND.values(), *BY_STATUS.values())}
+)
+
+
+class Metrics:
+    """All metrics of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        model = ("gen_ai_request_model",)
+        self.requests = Counter(
+            "arriero_requests", "Calls answered, by status.", ("route", "key", "status"), registry=registry
+        )
+        self.duration = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Whole time of a call.",
+            ("gen_ai_operation_name", *model),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.ttft = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From sending an attempt to its first content.",
+            ("gen_ai_provider_name", "deployment", *model),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.tokens = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of a call, as billed.",
+            ("gen_ai_token_type", "gen_ai_provider_name", "deployment", *model),
+            buckets=TOKENS,
+            registry=registry,
+        )
+        self.attempts = Counter(
+            "arriero_attempts",
+            "Attempts at a deployment, by outcome.",
+            ("route", "deployment", "outcome"),
+            registry=registry,
+        )
+        self.cost = Counter(
+            "arriero_cost_usd", "What attempts cost at the price in force.", ("route", "deployment"), registry=registry
+        )
+        self.estimated = Counter(
+            "arriero_usage_estimated", "Answers whose cloud sent no usage.", ("route", "deployment"), registry=registry
+        )
+        self.removed = Counter(
+            "arriero_policy_removed",
+            "Candidates a policy removed.",
+            ("route", "policy", "deployment"),
+            registry=registry,
+        )
+        self.in_flight = Gauge("arriero_in_flight_calls", "Calls being answered.", registry=registry)
+        self.draining = Gauge("arriero_draining", "1 while the gateway takes leave.", registry=registry)
+        self.retries_refused = Counter(
+            "arriero_retries_refused", "Second attempts that the retry budget did not allow.", registry=registry
+        )
+        self.upstream_auth = Counter(
+            "arriero_upstream_auth_failures", "Our credential was refused.", ("deployment",), registry=registry
+        )
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class Bound:
+    """The children of one deployment of one route."""
+
+    __slots__ = ("attempts", "auth", "cost", "estimated", "input", "output", "removed", "ttft")
+
+    def __init__(self, metrics: Metrics, route: str, deployment: Deployment, policies: Iterable[str]) -> None:
+        name, cloud = deployment.name, deployment.cloud
+        self.attempts: Mapping[str, Counter] = {o: metrics.attempts.labels(route, name, o) for o in OUTCOMES}
+        self.ttft = metrics.ttft.labels(cloud, name, route)
+        self.input = metrics.tokens.labels("input", cloud, name, route)
+        self.output = metrics.tokens.labels("output", cloud, name, route)
+        self.cost = metrics.cost.labels(route, name)
+        self.estimated = metrics.estimated.labels(route, name)
+        self.auth = metrics.upstream_auth.labels(name)
+        self.removed = {policy: metrics.removed.labels(route, policy, name) for policy in policies}
+
+
+class Deployments(Collector):
+    """What is known of each deployment, read when scraped."""
+
+    def __init__(self, lanes: Mapping[tuple[str, str], Facts], clock: Callable[[], float]) -> None:
+        self.lanes, self.clock = lanes, clock
+
+    def collect(self) -> Iterable[Metric]:
+        now = self.clock()
+        rows = (
+            ("arriero_deployment_in_flight", "Attempts at it now.", lambda f: float(f.in_flight)),
+            ("arriero_deployment_failures", "Failures in a row.", lambda f: float(f.failures)),
+            (
+                "arriero_deployment_cooling_seconds",
+                "How long it is left alone.",
+                lambda f: max(0.0, f.cooling_until - now),
+            ),
+            ("arriero_deployment_requests_left_ratio", "Rate-limit room in requests.", lambda f: f.room.requests_left),
+            ("arriero_deployment_tokens_left_ratio", "Rate-limit room in tokens.", lambda f: f.room.tokens_left),
+            ("arriero_deployment_queue", "Calls waiting at its server.", lambda f: float(f.queue or 0)),
+            ("arriero_deployment_kv_used_ratio", "Used share of its KV cache.", lambda f: f.kv_used or 0.0),
+        )
+        for name, text, read in rows:
+            family = GaugeMetricFamily(name, text, labels=("route", "deployment"))
+            for (route, deployment), facts in self.lanes.items():
+                family.add_metric((route, deployment), read(facts))
+            yield family

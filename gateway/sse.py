@@ -1,0 +1,243 @@
+"""Server-sent events as OpenAI sends them: splitting bytes into events, and what one event says. Pure; no I/O.
+
+Rule 1. An event ends with an empty line; lines end with LF, CRLF or CR (WHATWG HTML, 9.2.6).
+Rule 2. Bytes of an event are never changed here, but that every event leaves with LF and one empty line.
+Rule 3. An unfinished event is kept, never guessed; it is bounded by MAX_EVENT_BYTES.
+"""
+
+import re
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from gateway.errors import Detail, UpstreamError
+from gateway.types import Usage
+
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+DONE = b"data: [DONE]\n\n"
+_BOM = b"\xef\xbb\xbf"
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Splitter:
+    """Incremental: feed bytes however they were cut, get whole events, each ending in a single empty line."""
+
+    __slots__ = ("_began", "_pending", "_plain")
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._plain = True  # no CR seen yet
+        self._began = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Whole events as one piece of bytes, b"" while none is whole. Raises UpstreamError when one is too large."""
+        if not self._began:
+            data = self._first(data)
+        if self._pending:
+            data = self._pending + data
+        if not self._plain or b"\r" in data:
+            data = self._unix(data)
+        end = data.rfind(b"\n\n") + 2
+        if end == len(data):
+            self._pending = b""
+            return data
+        if len(data) - end > MAX_EVENT_BYTES and end < 2:
+            raise UpstreamError("too_large", f"sent an event of more than {MAX_EVENT_BYTES} bytes")
+        if end < 2:
+            self._pending = data
+            return b""
+        self._pending = data[end:]
+        return data[:end]
+
+    def _first(self, data: bytes) -> bytes:
+        """Drops a byte order mark, which may itself be cut."""
+        data = self._pending + data
+        self._pending = b""
+        if len(data) < 3 and _BOM.startswith(data):
+            self._pending = data
+            return b""
+        self._began = True
+        return data.removeprefix(_BOM)
+
+    def _unix(self, data: bytes) -> bytes:
+        """CRLF and CR to LF. A CR at the very end may be half of a CRLF and stays."""
+        self._plain = False
+        tail = b"\r" if data.endswith(b"\r") else b""
+        return data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n") + tail
+
+    def rest(self) -> bytes:
+        """What is left at the end: the last event if only its empty line is missing, otherwise nothing to keep."""
+        rest = self._pending.removesuffix(b"\r")
+        self._pending = b""
+        return rest.rstrip(b"\n") + b"\n\n" if rest.strip(b"\n") else b""
+
+
+def events(data: bytes) -> list[bytes]:
+    """The single events of a piece that a Splitter gave."""
+    if data.find(b"\n\n") + 2 == len(data):
+        return [data] if data.strip(b"\n") else []
+    return [piece.strip(b"\n") + b"\n\n" for piece in data.split(b"\n\n") if piece.strip(b"\n")]
+
+
+def payload(event: bytes) -> bytes:
+    """The data of an event: its `data` lines joined with LF, without the one space after the colon."""
+    if event.startswith(b"data: ") and event.count(b"\n") == 2:
+        return event[6:-2]
+    lines = []
+    for line in event.split(b"\n"):
+        if line.startswith(b"data:"):
+            lines.append(line[5:].removeprefix(b" "))
+        elif line == b"data":
+            lines.append(b"")
+    return b"\n".join(lines)
+
+
+Kind = Literal["comment", "done", "content", "opening", "usage", "error", "other"]
+
+
+class Said(NamedTuple):
+    """What one event says. `finished` counts the choices that ended in it; `choices` is None where it has no such list."""
+
+    kind: Kind
+    finished: int = 0
+    usage: Usage | None = None
+    error: UpstreamError | None = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = 0
+
+
+class UsageShape(msgspec.Struct):
+    """OpenAI's usage object, the parts that are billed."""
+
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    total_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+
+    def usage(self) -> Usage:
+        cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else 0
+        return Usage(self.prompt_tokens or 0, self.completion_tokens or 0, cached or 0)
+
+
+class _Delta(msgspec.Struct):
+    content: msgspec.Raw | None = None
+    tool_calls: msgspec.Raw | None = None
+    function_call: msgspec.Raw | None = None
+    refusal: msgspec.Raw | None = None
+    reasoning: msgspec.Raw | None = None
+    reasoning_content: msgspec.Raw | None = None
+    audio: msgspec.Raw | None = None
+
+    def any(self) -> bool:
+        return any(
+            value is not None and bytes(value) not in (b"null", b'""', b"[]")
+            for value in (
+                self.content,
+                self.tool_calls,
+                self.function_call,
+                self.refusal,
+                self.reasoning,
+                self.reasoning_content,
+                self.audio,
+            )
+        )
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: UsageShape | None = None
+    error: msgspec.Raw | None = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+def said(event: bytes) -> Said:
+    """What an event of a chat or text completion says. Raises UpstreamError `shape` when it is not such an event."""
+    data = payload(event)
+    if not data.strip():
+        return Said("comment")
+    if data.strip() == b"[DONE]":
+        return Said("done")
+    try:
+        chunk = _decode_chunk(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise UpstreamError("shape", "sent an event that is not a chunk of a completion") from error
+    if chunk.error is not None and bytes(chunk.error) != b"null":
+        return Said("error", error=error_of(bytes(chunk.error)))
+    finished = sum(1 for choice in chunk.choices or () if choice.finish_reason)
+    usage = chunk.usage.usage() if chunk.usage else None
+    if any((choice.delta and choice.delta.any()) or choice.text for choice in chunk.choices or ()) or finished:
+        return Said("content", finished, usage)
+    if usage and not chunk.choices:
+        return Said("usage", usage=usage)
+    return Said("opening" if chunk.choices else "other", usage=usage)
+
+
+class _ErrorShape(msgspec.Struct):
+    message: str | None = None
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+    status: str | int | None = None
+
+
+def error_of(raw: bytes) -> UpstreamError:
+    """The error object inside an event or a 200, with the status it stands for where it says one."""
+    try:
+        shape = msgspec.json.decode(raw, type=_ErrorShape)
+    except msgspec.MsgspecError:
+        shape = _ErrorShape()
+    status = next((_status(value) for value in (shape.code, shape.status) if _status(value)), 0)
+    if not status:
+        status = _STATUS_WORDS.get(str(shape.code or "").lower(), 0) or _STATUS_WORDS.get(
+            str(shape.type or "").lower(), 0
+        )
+    detail = Detail(shape.message or "", shape.type, shape.param, shape.code)
+    return UpstreamError("error_event", "sent an error instead of an answer", status=status, detail=detail)
+
+
+_STATUS_WORDS = {
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "resource_exhausted": 429,
+    "tokens": 429,
+    "requests": 429,
+    "invalid_request_error": 400,
+    "badrequesterror": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "overloaded_error": 529,
+    "service unavailable": 503,
+    "server_error": 500,
+    "internalservererror": 500,
+}
+
+
+def _status(value: object) -> int:
+    """An HTTP status out of 500, "500" or nothing."""
+    text = str(value)
+    return int(text) if re.fullmatch(r"[45]\d\d", text) else 0
+
+
+def event(data: bytes) -> bytes:
+    """One event with that data."""
+    return b"data: " + data + b"\n\n"
+
+
+def without_usage(event_: bytes) -> bytes:
+    """The event with `usage` null, for a caller who did not ask for it in a chunk that also holds content."""
+    fields = _decode_fields(payload(event_))
+    fields["usage"] = msgspec.Raw(b"null")
+    return event(_encode(fields))

@@ -1,0 +1,86 @@
+"""Azure AI Foundry: four forms of the same API, told apart by the URL and `deployment`.
+
+| url | form | path of a chat |
+| https://{resource}.services.ai.azure.com (or …/models) | models | /models/chat/completions?api-version=… |
+| https://{resource}.services.ai.azure.com/openai/v1 | openai_v1 | /openai/v1/chat/completions |
+| https://{name}.{region}.models.ai.azure.com | serverless | /chat/completions?api-version=… |
+| https://{resource}.openai.azure.com | deployments | /openai/deployments/{model}/chat/completions?api-version=… |
+
+Source: MicrosoftDocs/azure-ai-docs; azure-ai-inference 1.0.0b9. In front of another host, say `form`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+from urllib.parse import quote, urlsplit
+
+from gateway.secret import Secret
+from gateway.types import Call, Deployment, Endpoint
+from providers.openai import OpenAI
+
+Form = Literal["models", "openai_v1", "serverless", "deployments"]
+
+API_VERSIONS: Mapping[Form, str] = {
+    "models": "2024-05-01-preview",
+    "serverless": "2024-05-01-preview",
+    "deployments": "2024-10-21",
+}
+
+
+class Azure(OpenAI):
+    """`api_key` goes as `api-key`, `token` (of Entra) as bearer; `auth: bearer` sends the key as bearer, as some
+    serverless endpoints want it. `extra_parameters` is what Azure does with fields it does not know."""
+
+    url: str = ""
+    token: Secret | None = None
+    auth: Literal["api-key", "bearer"] = "api-key"
+    form: Form | None = None
+    api_version: str | None = None
+    extra_parameters: Literal["pass-through", "drop", "error"] = "pass-through"
+
+    def __post_init__(self) -> None:
+        if not self.url:
+            raise ValueError("'url' is missing: the endpoint, such as https://acme.services.ai.azure.com")
+        super().__post_init__()
+        if (self.api_key is None) == (self.token is None):
+            raise ValueError("needs either 'api_key' or 'token'")
+
+    def url_form(self) -> Form:
+        parts = urlsplit(self.base_url())
+        if self.form:
+            return self.form
+        if parts.path.endswith("/openai/v1"):
+            return "openai_v1"
+        if (parts.hostname or "").endswith((".models.ai.azure.com", ".inference.ai.azure.com")):
+            return "serverless"
+        return "deployments" if (parts.hostname or "").endswith(".openai.azure.com") else "models"
+
+    def target(self, deployment: Deployment, endpoint: Endpoint) -> str:
+        path, form = urlsplit(self.base_url()).path, self.url_form()
+        if form == "openai_v1":
+            return f"{path.removesuffix('/openai/v1')}/openai/v1/{endpoint}"
+        version = f"?api-version={quote(self.api_version or API_VERSIONS[form], safe='')}"
+        if form == "deployments":
+            return f"{path}/openai/deployments/{quote(deployment.model, safe='')}/{endpoint}{version}"
+        if form == "models":
+            return f"{path.removesuffix('/models')}/models/{endpoint}{version}"
+        return f"{path}/{endpoint}{version}"
+
+    def headers(self) -> Sequence[tuple[str, str]]:
+        if self.token:
+            return [("authorization", f"Bearer {self.token.reveal()}"), *self._extra()]
+        assert self.api_key
+        if self.auth == "bearer":
+            return [("authorization", f"Bearer {self.api_key.reveal()}"), *self._extra()]
+        return [("api-key", self.api_key.reveal()), *self._extra()]
+
+    def _extra(self) -> Sequence[tuple[str, str]]:
+        return [("extra-parameters", self.extra_parameters)] if self.url_form() in ("models", "serverless") else []
+
+    def secrets(self) -> Sequence[str]:
+        return [secret.reveal() for secret in (self.api_key, self.token) if secret]
+
+    def changes(self, call: Call, deployment: Deployment) -> Mapping[str, bytes | None]:
+        """`stream_options` is not in the reference of the two inference forms: `extra-parameters` carries it there."""
+        changes = dict(super().changes(call, deployment))
+        if self.url_form() in ("models", "serverless") and self.extra_parameters == "error":
+            changes.pop("stream_options", None)
+        return changes

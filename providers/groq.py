@@ -1,0 +1,11 @@
+"""Groq: OpenAI's API under /openai/v1, one choice an answer, usage in its own place too.
+
+Source: groq 1.7.0 (docstrings and types); console.groq.com/docs/rate-limits for the headers."""
+
+from providers.openai import OpenAI
+
+
+class Groq(OpenAI):
+    """`api_key` is a key that begins with gsk_."""
+
+    default_url = "https://api.groq.com/openai/v1"

@@ -1,0 +1,9 @@
+"""NVIDIA NIM, hosted or your own: OpenAI's API. Source: litellm 1.109.1, run; parameters as it lists them."""
+
+from providers.openai import OpenAI
+
+
+class NIM(OpenAI):
+    """`api_key` is a key that begins with nvapi-; your own NIM needs `url` and no key."""
+
+    default_url = "https://integrate.api.nvidia.com/v1"

@@ -1,0 +1,205 @@
+"""Any OpenAI-compatible server: the pass-through dialect that the others inherit and say only their difference from.
+
+Rule 1. The caller's bytes go on as they came; only the fields of `changes` are rewritten.
+Rule 2. Each attempt carries only its own account's credential, and nothing of the caller's headers.
+Rule 3. Reading an answer never raises anything but UpstreamError.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.account import Account
+from gateway.errors import Detail, UpstreamError
+from gateway.outcome import go_duration_s
+from gateway.peek import rewrite
+from gateway.secret import Secret
+from gateway.transport import Client, Origin, Response, request_head
+from gateway.types import Call, Deployment, Endpoint, Observed, Provider, Reply, Room
+
+_encode = msgspec.json.Encoder().encode
+MAX_ERROR_BYTES = 65536
+
+
+class OpenAI(Account):
+    """`url` is the base that `/chat/completions` is added to, such as https://api.openai.com/v1."""
+
+    api_key: Secret | None = None
+    stream_usage: bool = True
+
+    default_url = "https://api.openai.com/v1"
+
+    def base_url(self) -> str:
+        return (self.url or self.default_url).rstrip("/")
+
+    def target(self, deployment: Deployment, endpoint: Endpoint) -> str:
+        """Path and query of a call, below the origin."""
+        return f"{urlsplit(self.base_url()).path}/{endpoint}"
+
+    def headers(self) -> Sequence[tuple[str, str]]:
+        """The credential, and what else this dialect wants said."""
+        return [("authorization", f"Bearer {self.api_key.reveal()}")] if self.api_key else []
+
+    def secrets(self) -> Sequence[str]:
+        return [self.api_key.reveal()] if self.api_key else []
+
+    def changes(self, call: Call, deployment: Deployment) -> Mapping[str, bytes | None]:
+        """The top-level fields to rewrite: the model, and usage asked for in every stream."""
+        changes: dict[str, bytes | None] = {"model": _encode(deployment.adapter or deployment.model)}
+        if call.stream and self.stream_usage and not call.include_usage:
+            changes["stream_options"] = b'{"include_usage":true}'
+        return changes
+
+    def detail(self, body: bytes) -> Detail:
+        """The error object of an error answer, in OpenAI's words."""
+        return read_detail(body)
+
+    def room(self, headers: Mapping[str, str], now: float) -> Room | None:
+        """What OpenAI's and Groq's `x-ratelimit-*` headers say is left."""
+        return read_room(headers, now)
+
+    def load(self, headers: Mapping[str, str]) -> tuple[int | None, float | None]:
+        """Calls waiting at the server and the used share of its KV cache, where it tells."""
+        return None, None
+
+    def open(self, name: str, clock: Callable[[], float] = time.monotonic) -> Provider:
+        return Passthrough(self, name, clock)
+
+
+def read_detail(body: bytes) -> Detail:
+    """`{"error": {…}}`, `{"error": "text"}`, the bare object, or a list with one of them; empty for anything else.
+
+    Sources: OpenAI; vLLM's 401 (a string); Google (a list, `status` in words); Azure and Databricks (bare objects)."""
+    try:
+        found = msgspec.json.decode(body[:MAX_ERROR_BYTES])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return Detail()
+    if isinstance(found, list):
+        found = found[0] if found else None
+    inner = found.get("error", found) if isinstance(found, dict) else None
+    if isinstance(inner, str):
+        return Detail(inner)
+    if not isinstance(inner, dict):
+        return Detail()
+    code = inner.get("code", inner.get("error_code"))
+    kind = inner.get("type") or inner.get("status")
+    return Detail(
+        _text(inner.get("message") or inner.get("detail")) or "",
+        kind if isinstance(kind, str) else None,
+        _text(inner.get("param")),
+        code if isinstance(code, str | int) else None,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def read_room(headers: Mapping[str, str], now: float) -> Room | None:
+    if "x-ratelimit-remaining-requests" not in headers and "x-ratelimit-remaining-tokens" not in headers:
+        return None
+    requests, requests_reset = _left(headers, "requests", now)
+    tokens, tokens_reset = _left(headers, "tokens", now)
+    return Room(requests, requests_reset, tokens, tokens_reset)
+
+
+def _left(headers: Mapping[str, str], kind: str, now: float) -> tuple[float, float]:
+    """The share of one limit that is left and when it is whole again; (1.0, 0.0) where it is not said."""
+    try:
+        limit = float(headers[f"x-ratelimit-limit-{kind}"])
+        remaining = float(headers[f"x-ratelimit-remaining-{kind}"])
+    except (KeyError, ValueError):
+        return 1.0, 0.0
+    if not limit > 0 or not remaining >= 0:
+        return 1.0, 0.0
+    reset = go_duration_s(headers.get(f"x-ratelimit-reset-{kind}", ""))
+    return min(remaining / limit, 1.0), now + (reset if reset is not None else 60.0)
+
+
+class Passthrough:
+    """The running side of an account: one connection pool, requests out, answers back."""
+
+    def __init__(self, account: OpenAI, name: str, clock: Callable[[], float]) -> None:
+        self.account, self.name = account, name
+        parts = urlsplit(account.base_url())
+        self.host = parts.netloc
+        self.client = Client(
+            Origin(
+                url=f"{parts.scheme}://{parts.netloc}",
+                max_connections=account.max_connections,
+                ca_file=account.ca_file,
+                timeouts=account.timeouts,
+            ),
+            clock,
+        )
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        return self.account.secrets()
+
+    async def start(self) -> None:
+        """Nothing to prepare: a connection is opened by the first call."""
+
+    async def send(self, call: Call, deployment: Deployment) -> Reply:
+        body = rewrite(call.body, call.fields, self.account.changes(call, deployment))
+        response = await self.client.request(self._head(call, deployment, len(body)), body, call.deadline)
+        if response.status != 200:
+            raise await self._refused(response)
+        return PassedReply(response, self.account.timeouts.first_byte_s)
+
+    def _head(self, call: Call, deployment: Deployment, length: int) -> bytes:
+        headers = [
+            *self.account.headers(),
+            ("content-type", "application/json"),
+            ("accept", "text/event-stream" if call.stream else "application/json"),
+            ("accept-encoding", "identity"),
+            ("user-agent", "arriero"),
+            ("x-request-id", call.id),
+        ]
+        return request_head("POST", self.account.target(deployment, call.endpoint), self.host, headers, length)
+
+    async def _refused(self, response: Response) -> UpstreamError:
+        """The error answer as an error; a body that breaks off is read as far as it came."""
+        try:
+            body = await response.read()
+        except UpstreamError:
+            body = b""
+        finally:
+            response.close()
+        status = response.status
+        return UpstreamError(
+            "status", f"answered {status}", status=status, detail=self.account.detail(body), headers=response.headers
+        )
+
+    def observe(self, reply: Reply, now: float) -> Observed:
+        room = self.account.room(reply.headers, now)
+        queue, kv_used = self.account.load(reply.headers)
+        return Observed(room, queue, kv_used)
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
+
+class PassedReply:
+    """An answer that is in OpenAI's form already. Until the first data it may be silent as long as a first byte may."""
+
+    __slots__ = ("_first_byte_s", "_response", "headers", "status")
+
+    def __init__(self, response: Response, first_byte_s: float) -> None:
+        self._response, self._first_byte_s = response, first_byte_s
+        self.status, self.headers = response.status, response.headers
+
+    async def read(self) -> bytes:
+        return await self._response.read()
+
+    async def chunk(self) -> bytes:
+        return await self._response.chunk(self._first_byte_s or None)
+
+    def alive(self) -> None:
+        self._first_byte_s = 0.0
+        self._response.alive()
+
+    def close(self) -> None:
+        self._response.close()

@@ -1,0 +1,45 @@
+"""Google Vertex AI, open models as a service: OpenAI's API below a project, a bearer token, errors in a list.
+
+Source: litellm 1.109.1 `create_vertex_url`, run; providers.md A3 of the design."""
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from gateway.secret import Secret
+from providers.openai import OpenAI
+
+
+class Vertex(OpenAI):
+    """`token` is an OAuth access token; as `file:/path` it is read again whenever the file changes, so that whatever
+    refreshes it (a sidecar, a cron job) needs no restart. `url` replaces the host, up to and without /v1/projects."""
+
+    project: str = ""
+    location: str = "us-central1"
+    token: Secret | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.project:
+            raise ValueError("'project' is missing: the id of the Google Cloud project")
+        if self.token is None:
+            raise ValueError("'token' is missing: an OAuth access token, best as file:/path that something refreshes")
+
+    def base_url(self) -> str:
+        path = (
+            f"/v1/projects/{quote(self.project, safe='')}/locations/{quote(self.location, safe='')}/endpoints/openapi"
+        )
+        return (self.url or f"https://{self._host()}").rstrip("/") + path
+
+    def _host(self) -> str:
+        if self.location == "global":
+            return "aiplatform.googleapis.com"
+        if self.location in ("us", "eu"):
+            return f"aiplatform.{self.location}.rep.googleapis.com"
+        return f"{self.location}-aiplatform.googleapis.com"
+
+    def headers(self) -> Sequence[tuple[str, str]]:
+        assert self.token
+        return [("authorization", f"Bearer {self.token.reveal()}")]
+
+    def secrets(self) -> Sequence[str]:
+        return [self.token.reveal()] if self.token else []
