@@ -1,0 +1,86 @@
+"""The sandbox's own record of every attempt, by which others' ledgers are judged; nothing is asked of it to answer."""
+
+import hashlib
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "proxy-authorization", "cookie"})
+_KEEP_CALLS = 50_000
+_KEEP_BODY_BYTES = 256 * 1024 * 1024
+
+
+class CallRecord(msgspec.Struct, kw_only=True):
+    """One attempt as the cloud saw it. Times are seconds of the process's monotonic clock, None: not yet.
+
+    `credential` is ok, bad or none; secret headers are shown as the SHA-256 of their value. `sent_tokens` are the answer's tokens that were handed to
+    the socket, `prompt_tokens` those of the prompt. `ended`: done (the whole answer was sent, be its form odd), refused (an error
+    of the cloud's own), fault (a fault replaced or cut it), client_closed; "" while it runs. `closed` is when the socket was closed, by whomever;
+    None while it is open, and for a call after which the connection was used again.
+    """
+
+    n: int
+    cloud: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: str
+    body_bytes: int
+    began: float
+    connection: int
+    model: str = ""
+    stream: bool = False
+    credential: str = "none"
+    status: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    sent_tokens: int = 0
+    sent_bytes: int = 0
+    fault: str = ""
+    ended: str = ""
+    first_byte: float | None = None
+    finished: float | None = None
+    closed: float | None = None
+
+
+class CallLog:
+    """Owns the records; the oldest are dropped beyond a number of calls or of body bytes."""
+
+    def __init__(self) -> None:
+        self._calls: deque[CallRecord] = deque()
+        self._body_bytes = 0
+        self.total = 0
+        self.dropped = 0
+
+    def add(self, call: CallRecord) -> None:
+        self._calls.append(call)
+        self._body_bytes += len(call.body)
+        while len(self._calls) > _KEEP_CALLS or (self._body_bytes > _KEEP_BODY_BYTES and len(self._calls) > 1):
+            self._body_bytes -= len(self._calls.popleft().body)
+            self.dropped += 1
+
+    def next_number(self) -> int:
+        self.total += 1
+        return self.total
+
+    def clear(self) -> None:
+        """Forgets what was; the numbers go on."""
+        self._calls.clear()
+        self._body_bytes = self.dropped = 0
+
+    def listed(self, cloud: str | None = None, after: int = 0) -> list[dict[str, Any]]:
+        """The records in order, as JSON values."""
+        kept = [c for c in self._calls if c.n > after and cloud in (None, c.cloud)]
+        out: list[dict[str, Any]] = msgspec.to_builtins(kept)
+        return out
+
+
+def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers with every credential replaced by its SHA-256."""
+    return {k: _digest(v) if k in SECRET_HEADERS else v for k, v in headers.items()}
+
+
+def _digest(value: str) -> str:
+    return "sha256:" + hashlib.sha256(value.encode("latin-1", "replace")).hexdigest()
