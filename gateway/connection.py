@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
             kind: FaultKind = "stale" if self._used else "closed"
             raise UpstreamError(kind, f"{self._name} closed the connection before it was asked", sent=False)
         incoming = self.incoming = Incoming(bodiless=head.startswith(b"HEAD "))
-        self._began, self._total, self._limit = began, total, total
+        self._began, self._total, self._limit, self._phase = began, total, total, HEAD
         if len(body) <= WRITE_SLICE_BYTES:
             self._transport.write(head + body if body else head)
         else:
@@ -187,6 +187,8 @@ class Connection(asyncio.Protocol):
         self._used = True
         whole = incoming is not None and incoming.reusable and not self._cut_short and not self._read_paused
         if incoming is None or not whole or self.fault is not None or not self.usable:
+            if incoming is not None:
+                incoming.release()
             return None
         said_s = incoming.keep_alive_s()
         lifetime_s = self.origin.idle_lifetime_s

@@ -11,7 +11,7 @@ import itertools
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ RACE_DELAY_S = 0.25  # RFC 8305, 5: the recommended connection attempt delay
 P = TypeVar("P", bound=asyncio.Protocol)
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 Address = tuple[int, SocketAddress]  # family first
+LookUp = Callable[[str, int], Coroutine[None, None, Sequence[Address]]]
 
 
 def split_url(url: str) -> tuple[bool, str, int]:
@@ -42,13 +43,20 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
+async def look_up(host: str, port: int) -> Sequence[Address]:
+    """The addresses of a name, in the system's order. Raises socket.gaierror."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(int(family), sockaddr) for family, _, _, _, sockaddr in found]
+
+
 class Dialer:
     """Opens connections to one host and port. Owns what is known of its addresses."""
 
-    def __init__(self, url: str, ca_file: str | None = None) -> None:
+    def __init__(self, url: str, ca_file: str | None = None, look_up: LookUp = look_up) -> None:
         tls, self.host, self.port = split_url(url)
         self.name = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         self._tls = tls_context(ca_file) if tls else None
+        self._look_up = look_up
         self._good: Sequence[Address] = _literal(self.host, self.port)
         self._is_literal = bool(self._good)
         self._lookup: asyncio.Task[Sequence[Address]] | None = None
@@ -60,7 +68,7 @@ class Dialer:
             async with asyncio.timeout(timeout_s):
                 addresses = await self._addresses(timeout_s)
                 phase = "connecting"
-                sock = await race(addresses)
+                sock = await race(interleave(addresses))
                 phase = "the TLS handshake" if self._tls else phase
                 return await self._attach(make, sock)
         except TimeoutError:  # also a connect that the kernel gave up
@@ -87,17 +95,12 @@ class Dialer:
             return self._good
         lookup = self._lookup
         if lookup is None:
-            lookup = self._lookup = asyncio.get_running_loop().create_task(self._look_up())
+            lookup = self._lookup = asyncio.get_running_loop().create_task(self._look_up(self.host, self.port))
             lookup.add_done_callback(self._looked_up)
         await asyncio.wait({lookup}, timeout=timeout_s / 2 if self._good else None)  # cancels nothing
         if self._good and (not lookup.done() or lookup.cancelled() or lookup.exception() is not None):
             return self._good
         return lookup.result()
-
-    async def _look_up(self) -> Sequence[Address]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        return interleave([(int(family), sockaddr) for family, _, _, _, sockaddr in found])
 
     def _looked_up(self, lookup: "asyncio.Task[Sequence[Address]]") -> None:
         self._lookup = None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from gateway import answer, relay
 from gateway.errors import Answerable, ClientError, UpstreamError
-from gateway.fleet import Lane, Route
+from gateway.lane import Lane, Route
 from gateway.outcome import Outcome, final_error, judge, rate_limit_reset_s, retry_after_s
 from gateway.router import Attempt, Decision
 from gateway.types import Call, Candidate, Reply

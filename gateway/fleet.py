@@ -2,49 +2,21 @@
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from gateway import loading
 from gateway.account import Account
 from gateway.catalog import Catalog, Row
 from gateway.config import Config, DeploymentConfig, RouteConfig
 from gateway.errors import ClientError, ConfigError
-from gateway.health import Facts, Health
+from gateway.health import Health
+from gateway.lane import Lane, Route
 from gateway.metrics import Bound, Deployments, Metrics
 from gateway.prices import gpu_nano_per_s, list_price
 from gateway.router import NamedPolicy
-from gateway.types import FEATURES, Candidate, Deployment, Price, Provider
+from gateway.types import FEATURES, Deployment, Price, Provider
 
 DEFAULT_POLICIES = ({"capability": {"missing": "strict"}}, "context_window", "breaker", "headroom", "lowest_cost")
-
-
-class Lane:
-    """One deployment of one route with all that its calls touch. The view for policies is kept until a fact changes."""
-
-    __slots__ = ("_stamp", "_view", "bound", "deployment", "facts", "provider", "stream_end")
-
-    def __init__(self, deployment: Deployment, facts: Facts, provider: Provider, bound: Bound, stream_end: str) -> None:
-        self.deployment, self.facts, self.provider, self.bound = deployment, facts, provider, bound
-        self.stream_end = stream_end
-        self._stamp, self._view = -1, None  # type: tuple[int, Candidate | None]
-
-    def candidate(self, now: float) -> Candidate:
-        facts = self.facts
-        view, stamp = self._view, facts.version + facts.account.version
-        if view is None or stamp != self._stamp or self.deployment.gpu_nano_per_s:
-            self._view = view = facts.view(self.deployment, now)
-            self._stamp = stamp
-        return view
-
-
-class Route(NamedTuple):
-    """A public name and what stands behind it."""
-
-    name: str
-    aliases: Sequence[str]
-    weights: str | None
-    lanes: Mapping[str, Lane]
-    policies: Sequence[NamedPolicy]
 
 
 class Fleet:
@@ -109,11 +81,11 @@ class Fleet:
             deployment = self._deployment(wanted, weights, place)
             if deployment.name in lanes:
                 raise ConfigError(place, f"'{deployment.name}' stands twice: give one of them a 'name'")
-            lanes[deployment.name] = self._lane(name, deployment, [p.name for p in policies])
+            lanes[deployment.name] = self._lane(name, deployment)
         return Route(name, config.aliases, weights, lanes, policies)
 
-    def _lane(self, route: str, deployment: Deployment, policies: Sequence[str]) -> Lane:
-        bound = Bound(self.metrics, route, deployment, policies)
+    def _lane(self, route: str, deployment: Deployment) -> Lane:
+        bound = Bound(self.metrics, route, deployment)
         account = self.config.accounts[deployment.account]
         facts = self.health.facts(deployment)
         return Lane(deployment, facts, self.providers[deployment.account], bound, account.stream_end)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes: the head of a request out, the answer in. Pure: no sockets, no clocks; transport.py has those.
+"""HTTP/1.1 as bytes: the head of a request out, the answer in. Pure; the socket is connection.py's matter.
 
 Rule 1. What is not plainly RFC 9112 is refused: the parser runs without any leniency, so a length beside a
         transfer coding, two lengths, bare line feeds and folded headers never reach a caller.
@@ -22,7 +22,7 @@ _KEEP_ALIVE_TIMEOUT = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.A
 
 
 class Malformed(ValueError):  # noqa: N818 - reads as what it says of the peer
-    """The peer does not speak HTTP/1.1 as we allow it; the text names the rule, never the bytes."""
+    """The peer does not speak HTTP/1.1 as we allow it; the text says what it did, never the bytes."""
 
 
 def request_head(method: str, target: str, host: str, headers: Sequence[tuple[str, str]], content_length: int) -> bytes:
@@ -86,7 +86,7 @@ class Incoming:
     def __init__(self, bodiless: bool = False) -> None:
         """`bodiless` is said of an answer to HEAD."""
         self._bodiless = bodiless
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._chunked = self._skipping = False
         self._header_bytes = self._bodiless_bytes = self._interim = 0
         self.started = self.headed = self.complete = self.reusable = False
@@ -99,19 +99,27 @@ class Incoming:
     def feed(self, data: bytes) -> None:
         """Take what came. Raises Malformed; what came before the fault stays readable."""
         self.started = True
-        if self.complete:
+        parser = self._parser
+        if parser is None:  # after the end
             self.reusable = False
             return
         body_before = self.received_bytes
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete:
                 raise _malformed(error) from None
             self.reusable = False  # bytes after the end: the answer stands, the connection does not
-        if not self.complete and self.received_bytes == body_before:
+        if self.complete:
+            self.release()
+        elif self.received_bytes == body_before:
             self._bodiless_bytes += len(data)
-            _check_framing(self._bodiless_bytes)
+            if self._bodiless_bytes > MAX_FRAMING_BYTES:
+                raise _too_much_framing()
+
+    def release(self) -> None:
+        """No more will be fed. The parser and this object hold each other; apart, neither waits for the collector."""
+        self._parser = None
 
     def end(self) -> bool:
         """The peer closed: whether that is a clean end, which it is only where the close is the framing."""
@@ -143,7 +151,8 @@ class Incoming:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
-        _check_framing(self._header_bytes)
+        if self._header_bytes > MAX_FRAMING_BYTES:
+            raise _too_much_framing()
         if self.headed:  # a trailer, or a second answer nobody asked for: of no use to anyone
             return
         key = _header_name(name)
@@ -152,11 +161,11 @@ class Incoming:
         self.headers[key] = text if before is None else f"{before}, {text}"
 
     def on_headers_complete(self) -> None:
-        if self.headed:
-            return
         parser = self._parser
+        if self.headed or parser is None:
+            return
         if parser.get_http_version() not in _VERSIONS:
-            raise Malformed("it does not speak HTTP/1")
+            raise Malformed("does not speak HTTP/1.1")
         status = parser.get_status_code()
         if status < 200:
             self._skip_interim(status)
@@ -181,13 +190,13 @@ class Incoming:
             self.headers.clear()
         elif not self.complete:
             self.complete = True
-            self.reusable = self._parser.should_keep_alive()
+            self.reusable = self._parser is not None and self._parser.should_keep_alive()
 
     def _set_framing(self) -> None:
         coding = self.headers.get("transfer-encoding")
         if coding is not None:
             if coding.strip().lower() != "chunked":
-                raise Malformed("it used a transfer coding other than chunked")
+                raise Malformed("used a transfer coding other than chunked")
             self._chunked = True
         elif "content-length" in self.headers:
             self.length = int(self.headers["content-length"])  # digits only: the parser saw to that
@@ -195,21 +204,20 @@ class Incoming:
     def _skip_interim(self, status: int) -> None:
         self._interim += 1
         if status < 100 or status == 101 or self._interim > MAX_INTERIM_ANSWERS:
-            raise Malformed("it sent an interim answer that cannot be skipped")
+            raise Malformed("sent an interim answer that cannot be skipped")
         self._skipping = True
 
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 
 
-def _check_framing(size: int) -> None:
-    if size > MAX_FRAMING_BYTES:
-        raise Malformed(f"it sent more than {MAX_FRAMING_BYTES} bytes that are not body")
+def _too_much_framing() -> Malformed:
+    return Malformed(f"sent more than {MAX_FRAMING_BYTES} bytes that are not body")
 
 
 def _malformed(error: Exception) -> Malformed:
     if isinstance(error.__context__, Malformed):  # from one of our own callbacks
         return error.__context__
     if isinstance(error, httptools.HttpParserUpgrade):
-        return Malformed("it switched protocols unasked")
-    return Malformed(f"it broke HTTP/1.1: {str(error).lower()}")
+        return Malformed("switched protocols unasked")
+    return Malformed(f"broke HTTP/1.1: {str(error).lower()}")

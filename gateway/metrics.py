@@ -97,9 +97,9 @@ class Metrics:
 class Bound:
     """The children of one deployment of one route."""
 
-    __slots__ = ("attempts", "auth", "cost", "estimated", "input", "output", "removed", "ttft")
+    __slots__ = ("attempts", "auth", "cost", "estimated", "input", "output", "ttft")
 
-    def __init__(self, metrics: Metrics, route: str, deployment: Deployment, policies: Iterable[str]) -> None:
+    def __init__(self, metrics: Metrics, route: str, deployment: Deployment) -> None:
         name, cloud = deployment.name, deployment.cloud
         self.attempts: Mapping[str, Counter] = {o: metrics.attempts.labels(route, name, o) for o in OUTCOMES}
         self.ttft = metrics.ttft.labels(cloud, name, route)
@@ -108,7 +108,6 @@ class Bound:
         self.cost = metrics.cost.labels(route, name)
         self.estimated = metrics.estimated.labels(route, name)
         self.auth = metrics.upstream_auth.labels(name)
-        self.removed = {policy: metrics.removed.labels(route, policy, name) for policy in policies}
 
 
 class Deployments(Collector):

@@ -7,6 +7,7 @@ Rule 3. A stream is whole when every choice gave a finish_reason, or [DONE] came
 Rule 4. Only data moves the idle limit; comments do not.
 """
 
+import asyncio
 import re
 
 import msgspec
@@ -19,6 +20,7 @@ _encode = msgspec.json.Encoder().encode
 _model_at = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"').search
 MAX_HELD_BYTES = 1024 * 1024
 """What may come before the first content event."""
+FINISH_S = 0.1
 
 
 class Stream:
@@ -108,6 +110,15 @@ class Stream:
             if out:
                 return out
         return b""
+
+    async def finish(self) -> None:
+        """After the last piece: waits a moment for the end of the answer, so that the connection can be used again."""
+        try:
+            async with asyncio.timeout(FINISH_S):
+                while self.fault is None and await self._reply.chunk():
+                    pass
+        except (TimeoutError, UpstreamError):
+            return
 
     def _edit(self, piece: bytes) -> bytes:
         """Whole events as the client may see them. Plain content, which is nearly all, costs a few searches."""

@@ -35,13 +35,14 @@ class Response:
         """The whole body. Every byte is a sign of life here. Raises UpstreamError, `too_large` among others."""
         incoming, limit_bytes = self._incoming, self._client.origin.max_answer_bytes
         while (connection := self._connection) is not None:
-            if max(incoming.received_bytes, incoming.length or 0) > limit_bytes:
+            announced = 0 if incoming.complete else incoming.length or 0
+            if max(incoming.received_bytes, announced) > limit_bytes:
                 connection.fail("too_large", f"sent an answer of more than {limit_bytes} bytes")
-            if connection.fault is not None and not incoming.complete:
-                self._raise(connection)
-            if incoming.complete:
+            elif incoming.complete:
                 self.close()
                 return incoming.take()
+            if connection.fault is not None:
+                self._raise(connection)
             connection.resume()
             await self._wait(connection, WHOLE, None, None)
         return self._ended()
@@ -170,6 +171,8 @@ class Client:
         """Close what is idle and keep nothing from now on; answers under way run to their end."""
         self._closed = True
         self._sweep(float("inf"))
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
         await asyncio.sleep(0)  # the event loop closes the sockets
 
     def give_back(self, connection: Connection) -> None:

@@ -1,0 +1,78 @@
+"""The one place where things are put together: a config becomes a public and an admin application."""
+
+import time
+from collections.abc import Callable
+
+from fastapi import FastAPI
+from starlette.routing import Route
+
+from gateway.auth import Keyring
+from gateway.catalog import Catalog
+from gateway.config import Config
+from gateway.decisions import Decisions
+from gateway.dispatch import Dispatcher, RetryBudget
+from gateway.endpoints import admin, operations
+from gateway.endpoints.inference import Inference
+from gateway.endpoints.models import Models
+from gateway.fleet import Fleet
+from gateway.live import Live
+from gateway.log import Log
+from gateway.metrics import Metrics
+from gateway.settle import Settlement
+from gateway.types import Endpoint
+
+ENDPOINTS: tuple[Endpoint, ...] = ("chat/completions", "completions", "embeddings")
+
+
+class Gateway:
+    """All parts of one running gateway. Raises ConfigError when the config cannot run."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        log: Log | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.config, self.log = config, log or Log()
+        self.metrics = Metrics()
+        self.fleet = Fleet(config, Catalog.load(), clock, self.metrics)
+        self.keyring = Keyring(config.keys)
+        self.decisions = Decisions()
+        self.live = Live(self.metrics.in_flight, self.metrics.draining)
+        settlement = Settlement(self.fleet.health, self.metrics, self.log, self.decisions, wall)
+        budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
+        dispatcher = Dispatcher(config.attempts.max, budget, clock, wall)
+        models = Models(self.fleet, self.keyring, int(wall()))
+        inference = [
+            Route(f"/v1/{endpoint}", Inference(endpoint, self.fleet, self.keyring, dispatcher, settlement), methods=["POST"])
+            for endpoint in ENDPOINTS
+        ]
+        self.public = _application(
+            [*inference, Route("/v1/models", models.list), Route("/v1/models/{name:path}", models.one)], self.live
+        )
+        self.admin = _application([], self.live)
+        admin.add_routes(self.admin, self.fleet, self.decisions, self.metrics)
+
+    async def start(self) -> None:
+        await self.fleet.start()
+
+    async def aclose(self) -> None:
+        await self.fleet.aclose()
+        self.log.flush()
+
+
+def _application(routes: list[Route], live: Live) -> FastAPI:
+    """An application with health and readiness and OpenAI-shaped errors; no docs, no slash redirects."""
+    health = [Route("/healthz", operations.healthz), Route("/readyz", operations.readyz)]
+    app = FastAPI(
+        routes=[*routes, *health],
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={404: operations.not_found, 405: operations.not_found},
+    )
+    app.state.live = live
+    return app

@@ -1,0 +1,79 @@
+"""Who calls: a bearer key to a tenant, in one place. Keys are compared by keyed digest; unknown and wrong are the same."""
+
+import fnmatch
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from gateway.config import KeyConfig
+from gateway.errors import ClientError, ConfigError
+from gateway.types import Tenant
+
+ANONYMOUS = Tenant("anonymous")
+_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+INVALID_KEY = "The API key is missing or not known here: send `Authorization: Bearer <key>`."
+
+
+class Keyring:
+    """The keys of the config by digest. Without any key every caller is anonymous."""
+
+    def __init__(self, keys: Sequence[KeyConfig]) -> None:
+        self._pepper = secrets.token_bytes(32)
+        self._tenants: dict[bytes, Tenant] = {}
+        for i, key in enumerate(keys):
+            digest = self._digest(key.key.reveal().encode())
+            if digest in self._tenants:
+                raise ConfigError(f"keys[{i}].key", f"is the same key as that of '{self._tenants[digest].name}'")
+            if any(tenant.name == key.name for tenant in self._tenants.values()):
+                raise ConfigError(f"keys[{i}].name", f"'{key.name}' stands twice")
+            self._tenants[digest] = Tenant(key.name, key.routes, key.labels)
+
+    def __len__(self) -> int:
+        return len(self._tenants)
+
+    def names(self) -> list[str]:
+        return [tenant.name for tenant in self._tenants.values()] or [ANONYMOUS.name]
+
+    def tenant(self, authorization: bytes | None) -> Tenant:
+        """Raises ClientError 401, the same for a missing, a malformed and an unknown key."""
+        if not self._tenants:
+            return ANONYMOUS
+        scheme, _, key = (authorization or b"").partition(b" ")
+        found = self._tenants.get(self._digest(key.strip())) if scheme.lower() == b"bearer" else None
+        if found is None:
+            raise ClientError(401, "invalid_api_key", INVALID_KEY)
+        return found
+
+    def _digest(self, key: bytes) -> bytes:
+        return hmac.digest(self._pepper, key, hashlib.sha256)
+
+
+@lru_cache(maxsize=4096)
+def may_use(routes: tuple[str, ...], route: str) -> bool:
+    """Whether one of a key's patterns matches a route of the config."""
+    return any(fnmatch.fnmatchcase(route, pattern) for pattern in routes)
+
+
+def authorize(tenant: Tenant, route: str) -> None:
+    """Raises ClientError 403 when the key may not use the route."""
+    if not may_use(tenant.routes, route):
+        raise ClientError(403, "not_allowed", f"The key '{tenant.name}' may not use '{route}'.", param="model")
+
+
+def labels(tenant: Tenant, header: str | None) -> Mapping[str, str]:
+    """The key's labels and those of `x-arriero-labels: a=b,c=d`, which may add but never change one of the key's.
+
+    Raises ClientError 400 for a malformed header, 403 for one that would loosen the key's."""
+    if not header:
+        return tenant.labels
+    found = dict(tenant.labels)
+    for part in header.split(","):
+        name, equals, value = part.strip().partition("=")
+        if not equals or not _LABEL.fullmatch(name) or not _LABEL.fullmatch(value):
+            raise ClientError(400, "invalid_request", "x-arriero-labels must be like `sensitivity=restricted,region=eu`.")
+        if found.setdefault(name, value) != value:
+            raise ClientError(403, "not_allowed", f"The key '{tenant.name}' fixes the label '{name}' to '{found[name]}'.")
+    return found

@@ -1,0 +1,68 @@
+"""The admin port: decisions, dry runs, what is known of each deployment, metrics. Never on the public port."""
+
+import hmac
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from gateway.config import AdminToken
+from gateway.decisions import Decisions
+from gateway.errors import Answerable
+from gateway.explain import Asked, dry_run, render
+from gateway.fleet import Fleet
+from gateway.metrics import Metrics
+
+
+def guard(tokens: Sequence[AdminToken]) -> Callable[[Request], None]:
+    """Who may ask: the holder of any token; without tokens anyone who reaches the port, which is then loopback."""
+
+    def check(request: Request) -> None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+        matches = [hmac.compare_digest(given, token.token.reveal().encode()) for token in tokens]
+        if tokens and not any(matches):
+            raise HTTPException(401, "The admin token is missing or not known here: send `Authorization: Bearer <token>`.")
+
+    return check
+
+
+def add_routes(app: FastAPI, fleet: Fleet, decisions: Decisions, metrics: Metrics) -> None:
+    """The admin API of one gateway."""
+    may_read = Depends(guard(fleet.config.admin.tokens))
+
+    @app.get("/metrics")
+    async def read_metrics() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/admin/decisions", dependencies=[may_read])
+    async def latest(count: Annotated[int, Query(ge=1, le=1000)] = 20) -> JSONResponse:
+        return _json([render(kept, fleet) for kept in decisions.latest(count)])
+
+    @app.get("/admin/decisions/{id_}", dependencies=[may_read])
+    async def decision(id_: str) -> JSONResponse:
+        kept = decisions.get(id_)
+        if kept is None:
+            raise HTTPException(404, f"There is no decision or request '{id_[:128]}' among the last {decisions.size} calls.")
+        return _json(render(kept, fleet))
+
+    @app.post("/admin/explain", dependencies=[may_read])
+    async def explain(asked: Asked) -> JSONResponse:
+        try:
+            return _json(dry_run(asked, fleet))
+        except Answerable as error:
+            raise HTTPException(error.status, error.message) from error
+
+
+def _json(value: Any) -> JSONResponse:
+    return JSONResponse(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity: null says it."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

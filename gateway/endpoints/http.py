@@ -1,0 +1,68 @@
+"""What every endpoint says in HTTP: whole JSON answers and errors, with our headers. Nothing of routing."""
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import Answerable, ClientError
+
+Headers = list[tuple[bytes, bytes]]
+_request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The request's headers, lower-case; of a doubled one the last."""
+    return dict(scope["headers"])
+
+
+def request_id(headers: Mapping[bytes, bytes]) -> str:
+    """The caller's x-request-id if it is printable ASCII of at most 128 characters, else a new one."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _request_id(given) else "req_" + secrets.token_hex(12)
+
+
+def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    """One whole JSON answer."""
+    length = (b"content-length", b"%d" % len(body))
+    head = [(b"content-type", b"application/json"), length, *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: Answerable, headers: Headers) -> None:
+    await send_json(send, error.status, error.body(), [*headers, *encoded(error.headers().items())])
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """The whole request body. Raises ClientError 413 before it is buffered, 415 for an encoded one."""
+    headers = headers_of(scope)
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding not in (b"identity", b""):
+        raise ClientError(415, "unsupported_encoding", "The request body must not be compressed: leave content-encoding out.")
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > limit_bytes:
+        raise _too_large(limit_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message: Mapping[str, Any] = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientError(400, "invalid_request", "The client left before its request was whole.")
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not message.get("more_body"):
+            return piece if not pieces else b"".join([*pieces, piece])
+        pieces.append(piece)
+
+
+def _too_large(limit_bytes: int) -> ClientError:
+    return ClientError(413, "request_too_large", f"The request body is larger than {limit_bytes} bytes, the limit here.")

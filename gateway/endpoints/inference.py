@@ -1,0 +1,225 @@
+"""POST /v1/chat/completions, /v1/completions, /v1/embeddings: the way of a call, each step once.
+
+Rule 1. Know the caller, read the body, peek, decide, dispatch, relay, settle; plain ASGI, no framework on the way.
+Rule 2. Whatever happens, the call is settled once and its lease is closed.
+Rule 3. A client that left (our task is cancelled) gets no further attempt; a call that is cut at the end of the grace
+        period is told so.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import traceback
+from typing import cast
+
+from starlette.types import Receive, Scope, Send
+
+from gateway import answer, auth, relay
+from gateway.dispatch import Dispatcher, Opened
+from gateway.endpoints import http
+from gateway.errors import Answerable, ClientError, ServiceError
+from gateway.fleet import Fleet
+from gateway.lane import Route
+from gateway.live import Live, Task
+from gateway.peek import Peeked, peek
+from gateway.prices import usd
+from gateway.router import Decision, decide, nobody
+from gateway.server import Protocol
+from gateway.settle import Ended, Settlement
+from gateway.types import Call, Endpoint, Tenant, Usage
+
+DEFAULT_DEADLINE_S = 600.0
+
+
+class Inference:
+    """One path of the family. Its parts are put together in app.py."""
+
+    def __init__(
+        self, endpoint: Endpoint, fleet: Fleet, keyring: auth.Keyring, dispatcher: Dispatcher, settlement: Settlement
+    ) -> None:
+        self.endpoint, self.fleet, self.keyring = endpoint, fleet, keyring
+        self.dispatcher, self.settlement = dispatcher, settlement
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        live: Live = scope["app"].state.live
+        connection = cast(Protocol, scope["extensions"]["arriero"])
+        with live.call() as task:
+            connection.cancel_when_lost(task)
+            try:
+                await Exchange(self, live, scope, receive, send).run(task)
+            finally:
+                connection.cancel_when_lost(None)
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, parts: Inference, live: Live, scope: Scope, receive: Receive, send: Send) -> None:
+        self.parts, self.live, self.scope, self.receive, self.send = parts, live, scope, receive, send
+        self.clock = parts.fleet.clock
+        self.began = self.clock()
+        self.connection = cast(Protocol, scope["extensions"]["arriero"])
+        self.headers = http.headers_of(scope)
+        self.id = http.request_id(self.headers)
+        self.tenant = auth.ANONYMOUS
+        self.decision: Decision | None = None
+        self.opened: Opened | None = None
+        self.usage: Usage | None = None
+        self.started = False
+
+    async def run(self, task: Task) -> None:
+        """Answers, and settles however that ended."""
+        ended = Ended(500, "internal_error")
+        try:
+            ended = await self._answered()
+        except asyncio.CancelledError:
+            task.uncancel()
+            ended = Ended(499, "client_gone") if self.connection.lost else await self._cut()
+        except Answerable as error:
+            ended = await self._refused(error)
+        except Exception as error:  # noqa: BLE001  (the outermost place)
+            ended = await self._failed(error)
+        finally:
+            self._settle(ended)
+
+    async def _answered(self) -> Ended:
+        self.tenant = self.parts.keyring.tenant(self.headers.get(b"authorization"))
+        if self.live.closed:
+            raise ServiceError(503, "overloaded", "This gateway is taking leave: send the call again.", retry_after_s=1)
+        config = self.parts.fleet.config
+        body = await http.read_body(self.scope, self.receive, config.server.max_body_bytes)
+        peeked = peek(body, self.parts.endpoint)
+        route = self.parts.fleet.route(peeked.model)
+        auth.authorize(self.tenant, route.name)
+        call = self._call(route, peeked, body)
+        self.decision = self._decided(call, route)
+        if not self.decision.order:
+            raise nobody(self.decision)
+        self.opened = await self.parts.dispatcher.dispatch(call, self.decision, route)
+        with self.opened.lease:
+            return await (self._stream(self.opened) if call.stream else self._plain(self.opened))
+
+    def _call(self, route: Route, peeked: Peeked, body: bytes) -> Call:
+        session = self.headers.get(b"x-arriero-session")
+        labels = self.headers.get(b"x-arriero-labels")
+        expected = self.parts.fleet.health.expected_output_tokens(
+            route.name, self.tenant.name, peeked.max_output_tokens
+        )
+        return Call(
+            id=self.id,
+            tenant=self.tenant,
+            route=route.name,
+            model=peeked.model,
+            endpoint=self.parts.endpoint,
+            stream=peeked.stream,
+            features=peeked.features,
+            stop_count=peeked.stop_count,
+            choices=peeked.choices,
+            prompt_tokens=peeked.prompt_tokens,
+            max_output_tokens=peeked.max_output_tokens,
+            expected_output_tokens=0 if self.parts.endpoint == "embeddings" else expected * peeked.choices,
+            labels=auth.labels(self.tenant, labels.decode("latin-1") if labels else None),
+            session=session.decode("latin-1")[:256] if session else None,
+            deadline=self.began + self._timeout_s(),
+            include_usage=peeked.include_usage,
+            seed=int.from_bytes(hashlib.blake2b(self.id.encode(), digest_size=8).digest(), "little"),
+            body=body,
+            fields=peeked.fields,
+        )
+
+    def _timeout_s(self) -> float:
+        given = self.headers.get(b"x-arriero-timeout-s")
+        if given is None:
+            return DEFAULT_DEADLINE_S
+        try:
+            seconds = float(given)
+        except ValueError:
+            seconds = -1.0
+        if not seconds > 0:
+            raise ClientError(400, "invalid_request", "x-arriero-timeout-s must be a positive number of seconds.")
+        return min(seconds, DEFAULT_DEADLINE_S)
+
+    def _decided(self, call: Call, route: Route) -> Decision:
+        now = self.clock()
+        decision = decide(call, [lane.candidate(now) for lane in route.lanes.values()], route.policies, now)
+        decision.id = "dec_" + secrets.token_hex(12)
+        decision.wall = self.parts.settlement.wall()
+        return decision
+
+    def _head(self) -> http.Headers:
+        """The headers of every answer, as far as the call got."""
+        head = [(b"x-request-id", self.id.encode())]
+        if self.live.draining:
+            head.append((b"connection", b"close"))
+        if self.decision is not None:
+            head.append((b"x-arriero-decision", self.decision.id.encode()))
+            head.append((b"x-arriero-attempts", b"%d" % len(self.decision.attempts)))
+            if self.decision.attempts:
+                head.append((b"x-arriero-deployment", self.decision.attempts[-1].deployment.encode()))
+        return head
+
+    async def _plain(self, opened: Opened) -> Ended:
+        assert self.decision is not None and opened.plain is not None
+        call = self.decision.call
+        body = answer.renamed(opened.plain, call.model)
+        self.usage = self.parts.settlement.attempt(call, opened, self.clock(), whole=True)
+        opened.lease.close()
+        cost = (b"x-arriero-cost-usd", usd(opened.attempt.cost_nano).encode())
+        self.started = True
+        await http.send_json(self.send, 200, body, [*self._head(), cost])
+        return Ended(200)
+
+    async def _stream(self, opened: Opened) -> Ended:
+        assert opened.stream is not None
+        head = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), *self._head()]
+        self.started = True
+        await self.send({"type": "http.response.start", "status": 200, "headers": head})
+        while piece := await opened.stream.piece():
+            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        fault = opened.stream.fault
+        await self._close_stream(b"", whole=fault is None)
+        self._settle_attempt(whole=fault is None)
+        await opened.stream.finish()
+        return Ended(200, "stream_incomplete" if fault else "")
+
+    async def _close_stream(self, last: bytes, *, whole: bool) -> None:
+        self.connection.cancel_when_lost(None)
+        if not whole:
+            self.connection.close_after_answer()
+        await self.send({"type": "http.response.body", "body": last})
+
+    async def _cut(self) -> Ended:
+        """The grace period is over: what was begun is said to be incomplete, what was not is refused."""
+        if not self.started:
+            error = ServiceError(503, "overloaded", "This gateway went away before the call was answered.", retry_after_s=1)
+            return await self._refused(error)
+        await self._close_stream(relay.incomplete("This gateway went away."), whole=False)
+        return Ended(200, "stream_incomplete")
+
+    async def _refused(self, error: Answerable) -> Ended:
+        await http.send_error(self.send, error, self._head())
+        return Ended(error.status, error.code or "")
+
+    async def _failed(self, error: Exception) -> Ended:
+        """A bug of ours: said without any of the values involved."""
+        frames = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        self.parts.settlement.log.write("bug", id=self.id, error=type(error).__name__, at=" ".join(frames[-6:]))
+        if self.started:
+            await self._close_stream(relay.incomplete("The gateway failed."), whole=False)
+            return Ended(500, "internal_error")
+        message = f"The gateway failed on this request; its id is {self.id}."
+        return await self._refused(ServiceError(500, "internal_error", message))
+
+    def _settle_attempt(self, *, whole: bool) -> None:
+        if self.opened is not None and self.usage is None and self.decision is not None:
+            self.usage = self.parts.settlement.attempt(self.decision.call, self.opened, self.clock(), whole=whole)
+
+    def _settle(self, ended: Ended) -> None:
+        if self.decision is None:
+            tenant: Tenant = self.tenant
+            self.parts.settlement.refused(self.id, tenant.name, self.parts.endpoint, ended, self.clock() - self.began)
+            return
+        self._settle_attempt(whole=False)
+        self.parts.settlement.call(self.decision, self.opened, self.usage, ended, self.began)
+
+

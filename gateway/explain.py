@@ -1,0 +1,229 @@
+"""A decision as data and as text: who was considered at what price and speed, who was removed why, what became of it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.decisions import Kept
+from gateway.errors import ClientError
+from gateway.fleet import Fleet
+from gateway.prices import usd
+from gateway.router import Decision, decide
+from gateway.types import FEATURES, Call, Candidate, Price, Quantiles, Speed, Tenant
+
+
+class Asked(BaseModel):
+    """A call that is not made: what `arriero explain --route` sends."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    route: str
+    prompt_tokens: int = Field(ge=0, le=1_000_000_000)
+    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    stream: bool = False
+    features: list[str] = []
+    labels: dict[str, str] = {}
+    session: str | None = None
+
+
+def dry_run(asked: Asked, fleet: Fleet) -> dict[str, Any]:
+    """The decision that such a call would get now. Raises ClientError for an unknown route or feature."""
+    route = fleet.route(asked.route)
+    unknown = [feature for feature in asked.features if feature not in FEATURES]
+    if unknown:
+        raise ClientError(400, "invalid_request", f"Unknown feature '{unknown[0]}'; known: {', '.join(FEATURES)}.")
+    now = fleet.clock()
+    tenant = Tenant("dry-run")
+    call = Call(
+        id="dry-run",
+        tenant=tenant,
+        route=route.name,
+        model=asked.route,
+        endpoint="chat/completions",
+        stream=asked.stream,
+        features=frozenset(asked.features) | {"chat"} | ({"stream"} if asked.stream else set()),
+        prompt_tokens=asked.prompt_tokens,
+        max_output_tokens=asked.max_tokens,
+        expected_output_tokens=fleet.health.expected_output_tokens(route.name, tenant.name, asked.max_tokens),
+        labels=asked.labels,
+        session=asked.session,
+        seed=int(now * 1e6),
+    )
+    decision = decide(call, [lane.candidate(now) for lane in route.lanes.values()], route.policies, now)
+    return _decision(decision, fleet)
+
+
+def render(kept: Kept, fleet: Fleet) -> dict[str, Any]:
+    """A kept decision with how its call ended."""
+    found = _decision(kept.decision, fleet)
+    found |= {
+        "id": kept.decision.id,
+        "request_id": kept.decision.call.id,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(kept.decision.wall)),
+        "status": kept.status,
+        "code": kept.code or None,
+        "seconds": round(kept.seconds, 4),
+        "attempts": [_attempt(kept.decision, attempt) for attempt in kept.decision.attempts],
+    }
+    cost = sum(attempt.cost_nano for attempt in kept.decision.attempts)
+    found["cost_usd"] = usd(cost)
+    return found
+
+
+def _decision(decision: Decision, fleet: Fleet) -> dict[str, Any]:
+    call = decision.call
+    ranks = {candidate.name: rank for rank, candidate in enumerate(decision.order, 1)}
+    return {
+        "route": call.route,
+        "key": call.tenant.name,
+        "endpoint": call.endpoint,
+        "stream": call.stream,
+        "features": sorted(call.features),
+        "labels": dict(call.labels),
+        "prompt_tokens": call.prompt_tokens,
+        "max_output_tokens": call.max_output_tokens,
+        "expected_output_tokens": call.expected_output_tokens,
+        "policies": list(decision.policies),
+        "notes": [{"policy": policy, "note": note} for policy, note in decision.notes],
+        "order": list(ranks),
+        "candidates": [_candidate(decision, candidate, ranks) for candidate in decision.candidates],
+        "baseline": _baseline(call, fleet),
+    }
+
+
+def _candidate(decision: Decision, candidate: Candidate, ranks: Mapping[str, int]) -> dict[str, Any]:
+    call, deployment = decision.call, candidate.deployment
+    policy, reason = decision.removed.get(candidate.name, (None, None))
+    return {
+        "deployment": candidate.name,
+        "cloud": deployment.cloud,
+        "model": deployment.model,
+        "region": deployment.region,
+        "rank": ranks.get(candidate.name),
+        "removed_by": policy,
+        "reason": reason,
+        "price_usd_per_1m": _price(candidate.price),
+        "expected_cost_usd": _cost(candidate.price, call),
+        "latency": _speed(candidate.speed(call.stream), call, decision.now),
+        "error_rate": round(candidate.error_rate, 4),
+        "failures_in_a_row": candidate.failures,
+        "in_flight": candidate.in_flight,
+        "queue": candidate.queue,
+        "kv_used": candidate.kv_used,
+        "cooling_s": round(max(0.0, candidate.cooling_until - decision.now), 3),
+        "requests_left": candidate.room.requests_left,
+        "tokens_left": candidate.room.tokens_left,
+    }
+
+
+def _price(price: Price | None) -> dict[str, str] | None:
+    return {"in": usd(price.input), "out": usd(price.output)} if price else None
+
+
+def _cost(price: Price | None, call: Call) -> str | None:
+    return usd(price.cost(call.prompt_tokens, call.expected_output_tokens)) if price else None
+
+
+def _speed(speed: Speed, call: Call, now: float) -> dict[str, Any]:
+    return {"ttft": _quantiles(speed.ttft, now), "per_token": _quantiles(speed.tpot, now)}
+
+
+def _quantiles(found: Quantiles | None, now: float) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "p50_s": round(found.p50_s, 5),
+        "p95_s": round(found.p95_s, 5),
+        "samples": found.samples,
+        "age_s": round(now - found.updated, 1),
+    }
+
+
+def _attempt(decision: Decision, attempt: Any) -> dict[str, Any]:
+    """One attempt with its times from the start of the call."""
+    return {
+        "deployment": attempt.deployment,
+        "outcome": attempt.outcome,
+        "message": attempt.message or None,
+        "status": attempt.status or None,
+        "began_s": round(attempt.began - decision.now, 4),
+        "first_byte_s": None if attempt.first_byte is None else round(attempt.first_byte - attempt.began, 4),
+        "seconds": None if attempt.ended is None else round(attempt.ended - attempt.began, 4),
+        "cost_usd": usd(attempt.cost_nano),
+        "cost_estimated": attempt.cost_estimated,
+    }
+
+
+def _baseline(call: Call, fleet: Fleet) -> dict[str, Any] | None:
+    """What the closed model of the config would be expected to cost."""
+    if fleet.config.baseline is None:
+        return None
+    name = fleet.config.baseline.model
+    rows = [row for row in fleet.catalog.rows() if row.weights == name and row.price]
+    return {"model": name, "expected_cost_usd": _cost(rows[0].price, call)} if rows else None
+
+
+def text(found: Mapping[str, Any], width: int = 100) -> str:
+    """A decision for a terminal: a headline, the candidates, the attempts."""
+    lines = [_headline(found), ""]
+    lines += _table([_row(candidate) for candidate in found["candidates"]], COLUMNS)
+    for candidate in found["candidates"]:
+        if candidate["removed_by"]:
+            lines.append(f"  {candidate['deployment']} was removed by {candidate['removed_by']}: {candidate['reason']}")
+    lines += [f"  {note['policy']}: {note['note']}" for note in found["notes"]]
+    order = " > ".join(found["order"]) or "nobody"
+    lines += ["", f"policies  {' > '.join(found['policies'])}", f"order     {order}"]
+    if found.get("baseline"):
+        lines.append(f"baseline  {found['baseline']['model']} would cost ${found['baseline']['expected_cost_usd']}")
+    for number, attempt in enumerate(found.get("attempts", ()), 1):
+        lines.append(_attempt_line(number, attempt))
+    return "\n".join(lines)
+
+
+def _headline(found: Mapping[str, Any]) -> str:
+    kind = "stream" if found["stream"] else "plain"
+    tokens = f"{found['prompt_tokens']} tokens in, {found['expected_output_tokens']} out expected"
+    head = f"{found['route']}  {found['endpoint']} {kind}, {tokens}, key {found['key']}"
+    if found["labels"]:
+        head += "  " + ",".join(f"{k}={v}" for k, v in found["labels"].items())
+    if "id" in found:
+        code = f" {found['code']}" if found["code"] else ""
+        head = f"{found['id']}  {found['at']}  {found['status']}{code} in {found['seconds']:.3f} s, ${found['cost_usd']}\n{head}"
+    return head
+
+
+COLUMNS = ("", "deployment", "cloud", "in/out per 1M", "this call", "first token p50/p95", "age", "errors", "cooling")
+
+
+def _row(candidate: Mapping[str, Any]) -> Sequence[str]:
+    price, ttft = candidate["price_usd_per_1m"], candidate["latency"]["ttft"]
+    return (
+        str(candidate["rank"] or "-"),
+        candidate["deployment"],
+        candidate["cloud"],
+        f"${price['in']}/{price['out']}" if price else "unknown",
+        f"${candidate['expected_cost_usd']}" if candidate["expected_cost_usd"] else "unknown",
+        f"{ttft['p50_s'] * 1000:.0f}/{ttft['p95_s'] * 1000:.0f} ms" if ttft else "unknown",
+        f"{ttft['age_s']:.0f} s" if ttft else "",
+        f"{candidate['error_rate']:.0%}",
+        f"{candidate['cooling_s']:.1f} s" if candidate["cooling_s"] else "",
+    )
+
+
+def _table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> list[str]:
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]
+
+
+def _attempt_line(number: int, attempt: Mapping[str, Any]) -> str:
+    parts = [f"attempt {number} {attempt['deployment']}: {attempt['outcome']}"]
+    if attempt["message"]:
+        parts.append(attempt["message"])
+    if attempt["first_byte_s"] is not None:
+        parts.append(f"first content after {attempt['first_byte_s'] * 1000:.0f} ms")
+    if attempt["seconds"] is not None:
+        parts.append(f"{attempt['seconds'] * 1000:.0f} ms in all")
+    estimated = " (estimated)" if attempt["cost_estimated"] else ""
+    return ", ".join([*parts, f"${attempt['cost_usd']}{estimated}"])

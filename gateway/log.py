@@ -1,0 +1,62 @@
+"""The log: JSON lines, or short human lines on a terminal. One access line a call; never a prompt, never a key.
+
+Rule 1. Every value is JSON-escaped or stripped of control characters: one record is one line, whatever it holds.
+Rule 2. Lines are written together a few times a second, so that a call does not wait for a pipe.
+"""
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import BinaryIO
+
+import msgspec
+
+FLUSH_S = 0.05
+_encode = msgspec.json.Encoder().encode
+_controls = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+class Log:
+    """Writes records. `human` picks the form."""
+
+    def __init__(self, out: BinaryIO | None = None, human: bool | None = None, wall: Callable[[], float] = time.time) -> None:
+        self._out = out if out is not None else sys.stderr.buffer
+        self.human = sys.stderr.isatty() if human is None else human
+        self._wall = wall
+        self._lines: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def write(self, event: str, **fields: object) -> None:
+        """One record. Field values are numbers, text or None."""
+        record = {"ts": round(self._wall(), 3), "event": event, **fields}
+        self._lines.append(_human(record) if self.human else _encode(record) + b"\n")
+        if self._timer is None:
+            try:
+                self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits; a reader that is gone loses it, and nothing else happens."""
+        self._timer = None
+        lines, self._lines = self._lines, []
+        try:
+            self._out.write(b"".join(lines))
+            self._out.flush()
+        except (OSError, ValueError):
+            return
+
+
+def _human(record: dict[str, object]) -> bytes:
+    stamp = time.strftime("%H:%M:%S", time.localtime(float(str(record["ts"]))))
+    rest = " ".join(f"{k}={_shown(v)}" for k, v in record.items() if k not in ("ts", "event") and v not in (None, ""))
+    return f"{stamp} {record['event']} {rest}\n".encode()
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = _controls.sub("?", str(value))
+    return f'"{text}"' if " " in text else text

@@ -1,0 +1,75 @@
+"""uvicorn as our front: what it does not do by itself. A client that left cancels its call; a broken stream closes.
+
+Source: uvicorn 0.54 `protocols/http/httptools_impl.py`; the three hooks below are all that is used of its inside."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway.errors import error_body
+
+
+class Protocol(HttpToolsProtocol):
+    """One client connection. It stands in each request's scope as `extensions["arriero"]`."""
+
+    task: asyncio.Task[Any] | None = None
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"arriero": self}  # type: ignore[typeddict-item]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.task is not None:
+            self.task.cancel()
+
+    def cancel_when_lost(self, task: asyncio.Task[Any] | None) -> None:
+        """The task that is answering on this connection; None when it no longer minds."""
+        self.task = task
+
+    @property
+    def lost(self) -> bool:
+        return self.transport.is_closing()
+
+    def close_after_answer(self) -> None:
+        """The connection ends with the answer that is being sent."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        body = error_body(msg, "invalid_request_error", None, "invalid_request")
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[400] + head + body)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A server that leaves signals to the one who runs it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def server(app: Any, keep_alive_s: int = 75) -> Server:
+    """A server for an ASGI app; give it a bound socket with `serve(sockets=[…])`."""
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=keep_alive_s,
+        timeout_graceful_shutdown=1,
+        backlog=4096,
+    )
+    return Server(config)

@@ -1,0 +1,153 @@
+"""After the last byte, once: usage to cost, health, metrics, the access line, the kept decision.
+
+Rule 1. A call is settled exactly once, however it ended.
+Rule 2. What a cloud did not say is estimated and marked; nothing is counted twice.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.decisions import Decisions
+from gateway.dispatch import Opened
+from gateway.errors import UpstreamError
+from gateway.health import Health
+from gateway.log import Log
+from gateway.metrics import STATUSES, Metrics
+from gateway.outcome import judge
+from gateway.prices import usd
+from gateway.router import Decision
+from gateway.types import NANO_PER_USD, Call, Usage
+
+
+class Ended(NamedTuple):
+    """How a call ended: the status the client saw (499: it left), the error's code if any."""
+
+    status: int
+    code: str = ""
+
+
+class Settlement:
+    """What is done with a call that ended. Owns nothing; writes to those who do."""
+
+    def __init__(
+        self, health: Health, metrics: Metrics, log: Log, decisions: Decisions, wall: Callable[[], float]
+    ) -> None:
+        self.health, self.metrics, self.log, self.decisions, self.wall = health, metrics, log, decisions, wall
+
+    def price(self, call: Call, opened: Opened, usage: Usage) -> int:
+        """Nano-dollars of an answer at the price that was in force when it was decided; 0 where no price is known."""
+        price = opened.candidate.price
+        return price.cost(usage.prompt_tokens, usage.output_tokens) if price else 0
+
+    def attempt(self, call: Call, opened: Opened, now: float, *, whole: bool) -> Usage:
+        """Closes the attempt that won: what it used and cost, what was learned of its speed. `whole` is False when the
+        client left or the stream broke; its speed up to there still counts, its length does not."""
+        usage = _usage(call, opened)
+        lane, attempt = opened.lane, opened.attempt
+        attempt.cost_nano, attempt.cost_estimated, attempt.ended = self.price(call, opened, usage), usage.estimated, now
+        lane.facts.spend(attempt.cost_nano, self.wall())
+        lane.facts.used(usage.prompt_tokens, usage.output_tokens, now)
+        lane.bound.cost.inc(attempt.cost_nano / NANO_PER_USD)
+        lane.bound.input.observe(usage.prompt_tokens)
+        lane.bound.output.observe(usage.output_tokens)
+        if usage.estimated:
+            lane.bound.estimated.inc()
+        fault = opened.stream.fault if opened.stream else None
+        if fault is not None:
+            self._broke(opened, fault, now)
+        else:
+            attempt.outcome = "ok" if whole else "client_gone"
+            lane.facts.succeeded(now)
+        self._learn(call, opened, usage, now, whole=whole and fault is None)
+        lane.bound.attempts[attempt.outcome].inc()
+        return usage
+
+    def _broke(self, opened: Opened, fault: UpstreamError, now: float) -> None:
+        outcome = judge(fault)
+        opened.attempt.outcome, opened.attempt.message = outcome.name, fault.message
+        if outcome.counts:
+            opened.lane.facts.failed(outcome, None, now)
+
+    def _learn(self, call: Call, opened: Opened, usage: Usage, now: float, *, whole: bool) -> None:
+        """Speed from successes only; for streams the first token counts however the stream ended."""
+        attempt = opened.attempt
+        ttft_s = (attempt.first_byte or now) - attempt.began
+        opened.lane.bound.ttft.observe(ttft_s)
+        tokens = usage.output_tokens
+        if call.stream:
+            tpot_s = (now - (attempt.first_byte or now)) / (tokens - 1) if whole and tokens > 1 else None
+        else:
+            tpot_s = ttft_s / tokens if tokens else None
+        opened.lane.facts.learn_speed(call.stream, ttft_s, tpot_s, now)
+        if whole and tokens:
+            self.health.learn_length(call.route, call.tenant.name, tokens // call.choices)
+
+    def call(self, decision: Decision, opened: Opened | None, usage: Usage | None, ended: Ended, began: float) -> None:
+        """Closes the call: metrics, the decision kept for `explain`, one access line."""
+        call, now = decision.call, self.health.clock()
+        for attempt in decision.attempts:
+            if attempt.ended is None:  # the client left while it was under way
+                attempt.outcome, attempt.ended = "client_gone", now
+                self.metrics.attempts.labels(call.route, attempt.deployment, "client_gone").inc()
+        seconds = now - began
+        status = str(ended.status) if ended.status in STATUSES else "other"
+        self.metrics.requests.labels(call.route, call.tenant.name, status).inc()
+        self.metrics.duration.labels(OPERATIONS[call.endpoint], call.route).observe(seconds)
+        for name, (policy, _) in decision.removed.items():
+            self.metrics.removed.labels(call.route, policy, name).inc()
+        decision.call = msgspec.structs.replace(call, body=b"", fields={})
+        self.decisions.keep(decision, ended.status, ended.code, seconds)
+        self._line(decision, opened, usage, ended, seconds)
+
+    def refused(self, id_: str, key: str, endpoint: str, ended: Ended, seconds: float) -> None:
+        """Closes a request that was no call yet: its key, body or model was not in order."""
+        status = str(ended.status) if ended.status in STATUSES else "other"
+        self.metrics.requests.labels("none", key, status).inc()
+        self.log.write(
+            "call", id=id_, key=key, endpoint=endpoint, status=ended.status, code=ended.code, seconds=round(seconds, 4)
+        )
+
+    def _line(
+        self, decision: Decision, opened: Opened | None, usage: Usage | None, ended: Ended, seconds: float
+    ) -> None:
+        call = decision.call
+        self.log.write(
+            "call",
+            id=call.id,
+            decision=decision.id,
+            key=call.tenant.name,
+            route=call.route,
+            endpoint=call.endpoint,
+            stream=call.stream,
+            status=ended.status,
+            code=ended.code or None,
+            deployment=opened.lane.deployment.name if opened else None,
+            attempts=len(decision.attempts),
+            seconds=round(seconds, 4),
+            ttft_s=_ttft_s(opened),
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            output_tokens=usage.output_tokens if usage else None,
+            cost_usd=usd(opened.attempt.cost_nano) if opened else None,
+        )
+
+
+OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
+"""OpenTelemetry's gen_ai.operation.name."""
+
+
+def _ttft_s(opened: Opened | None) -> float | None:
+    first = opened.attempt.first_byte if opened else None
+    return round(first - opened.attempt.began, 4) if opened and first is not None else None
+
+
+def _usage(call: Call, opened: Opened) -> Usage:
+    """What the cloud reported, or an estimate: the prompt from bytes, the output from content events or bytes."""
+    if opened.stream is not None:
+        return opened.stream.usage or Usage(call.prompt_tokens, opened.stream.content_events, estimated=True)
+    assert opened.plain is not None
+    if opened.plain.usage is not None:
+        return opened.plain.usage
+    tokens = 0 if call.endpoint == "embeddings" else len(opened.plain.body) // 4
+    return Usage(call.prompt_tokens, tokens, estimated=True)
