@@ -17,7 +17,9 @@ from gateway.types import Price
 from tests.needs import need
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(ROOT.glob(".venv-litellm/lib/python3*/site-packages/litellm/model_prices_and_context_window_backup.json"))
+FILES = sorted(
+    ROOT.glob(".venv-litellm/lib/python3*/site-packages/litellm/model_prices_and_context_window_backup.json")
+)
 LISTED = tomllib.loads(Path(__file__).with_name("differences.toml").read_text())["difference"]
 PREFIX = {
     "anthropic": "",
@@ -54,7 +56,7 @@ def price_file() -> dict[str, dict]:
 
 def nano(per_token: Decimal | int | None) -> int | None:
     """Nano-dollars per one million tokens; the file's floats are off in their last digits."""
-    return None if per_token is None else int(round(Decimal(per_token) * 10**15))
+    return None if per_token is None else round(Decimal(per_token) * 10**15)
 
 
 def pair(entry: dict, suffix: str) -> Price | None:
@@ -86,7 +88,12 @@ def compare(row: Row, key: str, entry: dict | None) -> set[Difference]:
 
 
 def found(price_file: dict[str, dict]) -> set[Difference]:
-    keys = [(row, PREFIX[row.cloud] + id_) for row in Catalog.load().rows() if row.cloud in PREFIX for id_ in (row.id, *row.ids)]
+    keys = [
+        (row, PREFIX[row.cloud] + id_)
+        for row in Catalog.load().rows()
+        if row.cloud in PREFIX
+        for id_ in (row.id, *row.ids)
+    ]
     known = {key for _, key in keys}
     unknown = {Difference(key, "id", "absent", "listed") for key in price_file if OURS.match(key) and key not in known}
     return unknown.union(*(compare(row, key, price_file.get(key)) for row, key in keys))
@@ -117,7 +124,16 @@ def test_the_comparison_meets_most_rows(price_file):
     rows = [row for row in Catalog.load().rows() if row.cloud in PREFIX]
     met = [row for row in rows if PREFIX[row.cloud] + row.id not in absent]
     assert len(met) >= 30
-    assert {row.cloud for row in met} >= {"bedrock", "azure", "vertex", "oci", "groq", "databricks", "openai", "anthropic"}
+    assert {row.cloud for row in met} >= {
+        "bedrock",
+        "azure",
+        "vertex",
+        "oci",
+        "groq",
+        "databricks",
+        "openai",
+        "anthropic",
+    }
 
 
 @pytest.mark.parametrize(
