@@ -156,7 +156,7 @@ class Incoming:
         if self.headed:  # a trailer, or a second answer nobody asked for: of no use to anyone
             return
         key = _header_name(name)
-        text = value.decode("latin-1")
+        text = value.decode("latin-1").rstrip(" \t")  # the parser took what stood before
         before = self.headers.get(key)
         self.headers[key] = text if before is None else f"{before}, {text}"
 
@@ -195,7 +195,7 @@ class Incoming:
     def _set_framing(self) -> None:
         coding = self.headers.get("transfer-encoding")
         if coding is not None:
-            if coding.strip().lower() != "chunked":
+            if coding.lower() != "chunked":
                 raise Malformed("used a transfer coding other than chunked")
             self._chunked = True
         elif "content-length" in self.headers:
