@@ -35,6 +35,10 @@ class Cloud:
         """The base URL as a config has it."""
         return origin + self.base_path
 
+    def openai_url(self, origin: str) -> str:
+        """The base URL as an OpenAI SDK has it."""
+        return self.url(origin)
+
     def account(self, origin: str) -> dict[str, Json]:
         """The account as a config has it."""
         return {"type": self.name, "url": self.url(origin), **self.demo}

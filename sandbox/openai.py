@@ -1,9 +1,9 @@
-"""OpenAI's own wire: the generic OpenAI-compatible server of the box and the closed baseline, with vision and embeddings."""
+"""OpenAI's own wire: the box's generic OpenAI-compatible server and the closed baseline; vision, embeddings."""
 
 from collections.abc import Mapping
 from typing import ClassVar
 
-from sandbox.answers import Choice, key_of, packed, tokens_of, vector_for
+from sandbox.answers import Choice, key_of
 from sandbox.cloud import json_reply
 from sandbox.limits import Short, go_duration
 from sandbox.openai_shape import OpenAIShape, Route, Talk
@@ -11,11 +11,11 @@ from sandbox.prompt import count_images
 from sandbox.site import Site
 from sandbox.types import Json, Model, Refusal, Reply, Request
 
-_KNOWN = frozenset(
-    "model messages audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens metadata "
-    "modalities n parallel_tool_calls prediction presence_penalty prompt_cache_key reasoning_effort response_format "
-    "safety_identifier seed service_tier stop store stream stream_options temperature tool_choice tools top_logprobs top_p user "
-    "verbosity web_search_options".split()
+_KNOWN = frozenset(  # openai 3.54, Completions.create
+    "model messages audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens "
+    "max_tokens metadata modalities n parallel_tool_calls prediction presence_penalty prompt_cache_key "
+    "reasoning_effort response_format safety_identifier seed service_tier stop store stream stream_options "
+    "temperature tool_choice tools top_logprobs top_p user verbosity web_search_options".split()
 )
 _RANGES: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 2),
@@ -210,41 +210,7 @@ class OpenAI(OpenAIShape):
             out["usage"] = None
         return out
 
-    # ------------------------------------------------------------------ the rest
-    def embed(self, request: Request, site: Site) -> Reply:
-        body = self.decode(request.body)
-        name, model = self.model_of(body)
-        if not model.vector:
-            raise self.error(403, "You are not allowed to generate embeddings from this model", "invalid_request_error")
-        texts = self._texts(body.get("input"))
-        length = body.get("dimensions") or model.vector
-        if not isinstance(length, int) or not 1 <= length <= model.vector:
-            raise self.invalid(f"Invalid value for 'dimensions': {length}.", "dimensions")
-        base64 = body.get("encoding_format") == "base64"
-        tokens = sum(len(tokens_of(text)) for text in texts)
-        self.take_room(tokens, site)
-        vectors = [vector_for(text, length) for text in texts]
-        data = [
-            {"object": "embedding", "index": i, "embedding": packed(vector) if base64 else vector}
-            for i, vector in enumerate(vectors)
-        ]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        reply = json_reply({"object": "list", "data": data, "model": name, "usage": usage})
-        reply.model, reply.prompt_tokens, reply.answer = name, tokens, True
-        return reply
-
-    def _texts(self, given: Json) -> list[str]:
-        items = (
-            [given]
-            if isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], int))
-            else given
-        )
-        if not isinstance(items, list) or not items or not all(isinstance(i, str | list) for i in items):
-            raise self.invalid(
-                "'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/api-reference."
-            )
-        return [item if isinstance(item, str) else " ".join(f"t{token}" for token in item) for item in items]
-
+    # ------------------------------------------------------------------ models
     def _row(self, name: str, site: Site) -> dict[str, Json]:
         return {"id": name, "object": "model", "created": int(site.began_wall), "owned_by": "system"}
 

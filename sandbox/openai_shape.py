@@ -11,6 +11,7 @@ import msgspec
 
 from sandbox.answers import Ask, Choice, answer, key_of, logprob_of, tokens_of
 from sandbox.cloud import Cloud, encode
+from sandbox.embeddings import embedded, texts_of
 from sandbox.limits import Short
 from sandbox.prompt import count_images, prompt_tokens, turns_of
 from sandbox.site import Site
@@ -133,7 +134,8 @@ class OpenAIShape(Cloud):
             total = prompt + (asked or 0)
             message = (
                 f"This model's maximum context length is {context} tokens. However, you requested {total} tokens "
-                f"({prompt} in the messages, {asked or 0} in the completion). Please reduce the length of the messages or completion."
+                f"({prompt} in the messages, {asked or 0} in the completion). "
+                "Please reduce the length of the messages or completion."
             )
             raise self.invalid(message, "messages", "context_length_exceeded")
 
@@ -192,14 +194,15 @@ class OpenAIShape(Cloud):
             choices=choices,
             prompt_tokens=prompt,
         )
-        return self.talk_reply(talk)
+        return self.reply(talk, self.whole, self.events)
 
-    def talk_reply(self, talk: Talk) -> Reply:
+    def reply(self, talk: Talk, whole: Callable[[Talk], Json], events: Callable[[Talk], Iterator[Event]]) -> Reply:
+        """A stream or a whole answer, as the call asks."""
         streams = bool(talk.body.get("stream"))
         return Reply(
             headers=[("content-type", self.stream_type if streams else "application/json")],
-            body=b"" if streams else encode(self.whole(talk)),
-            events=self.events(talk) if streams else None,
+            body=b"" if streams else encode(whole(talk)),
+            events=events(talk) if streams else None,
             model=talk.model,
             prompt_tokens=talk.prompt_tokens,
             tokens=talk.generated,
@@ -333,6 +336,26 @@ class OpenAIShape(Cloud):
         if talk.wants_usage:
             yield self.event({**self.chunk(talk, []), "usage": self.usage(talk, talk.generated)}, 0, "usage")
         yield DONE
+
+    # ------------------------------------------------------------------ embeddings
+    def embed(self, request: Request, site: Site) -> Reply:
+        body = self.decode(request.body)
+        name, model = self.model_of(body)
+        if not model.vector:
+            raise self.no_vectors(name)
+        texts = texts_of(body.get("input"))
+        if texts is None:
+            raise self.invalid(
+                "'input' must be a string, strings, tokens or lists of tokens, none of them empty", "input"
+            )
+        length = body.get("dimensions") or model.vector
+        if not isinstance(length, int) or not 1 <= length <= model.vector:
+            raise self.invalid(f"Invalid value for 'dimensions': {length}.", "dimensions")
+        self.take_room(sum(len(tokens_of(text)) for text in texts), site)
+        return embedded(name, texts, length, body.get("encoding_format") == "base64")
+
+    def no_vectors(self, model: str) -> Refusal:
+        return self.error(403, "You are not allowed to generate embeddings from this model", "invalid_request_error")
 
     # ------------------------------------------------------------------ models
     def list_models(self, request: Request, site: Site) -> Reply:

@@ -101,6 +101,11 @@ class Sandbox:
         return {name: server.cloud.url(server.origin()) for name, server in self.servers.items()}
 
     @property
+    def openai_urls(self) -> Mapping[str, str]:
+        """Base URLs as an OpenAI SDK has them: what /chat/completions is added to."""
+        return {name: server.cloud.openai_url(server.origin()) for name, server in self.servers.items()}
+
+    @property
     def origins(self) -> Mapping[str, str]:
         return {name: server.origin() for name, server in self.servers.items()}
 

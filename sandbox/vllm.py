@@ -10,16 +10,17 @@ from typing import ClassVar
 from sandbox.answers import Choice, key_of, tokens_of
 from sandbox.cloud import json_reply
 from sandbox.limits import Short
-from sandbox.openai_shape import DONE, OpenAIShape, Route, Talk
+from sandbox.openai_shape import DONE, Route, Talk
 from sandbox.prompt import count_images, prompt_tokens, turns_of
 from sandbox.site import Site
+from sandbox.text import TextCompletions
 from sandbox.types import Event, Json, Model, Refusal, Reply, Request
 
 _FINGERPRINT = "vllm-0.32.0-sandbox0"
 _WORDS = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError", 503: "Service Unavailable"}
 
 
-class Vllm(OpenAIShape):
+class Vllm(TextCompletions):
     name: ClassVar[str] = "vllm"
     order: ClassVar[int] = 1
     keep_alive_s: ClassVar[float] = 5.0
@@ -31,6 +32,7 @@ class Vllm(OpenAIShape):
         "meta-llama/Llama-3.1-8B-Instruct": Model(),
         "meta-llama/Llama-3.1-70B-Instruct": Model(),
         "meta-llama/Llama-3.1-405B-Instruct": Model(),
+        "meta-llama/Llama-3.1-405B-Instruct-FP8": Model(),
         "meta-llama/Llama-3.3-70B-Instruct": Model(),
     }
     deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {
@@ -143,11 +145,11 @@ class Vllm(OpenAIShape):
         if count_images(messages):
             name = body.get("model")
             raise self.error(400, f"{name} is not a multimodal model", "BadRequestError")
-        self._check_sampling(body)
+        self.check_sampling(body)
         if isinstance(body.get("tool_choice"), dict) and not body.get("tools"):
             raise self.error(400, "When using `tool_choice`, `tools` must be set.", "BadRequestError")
 
-    def _check_sampling(self, body: dict[str, Json]) -> None:
+    def check_sampling(self, body: dict[str, Json]) -> None:
         temperature, top_p, n = body.get("temperature"), body.get("top_p"), body.get("n")
         for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty"):
             if body.get(name) is not None and (isinstance(body[name], bool) or not isinstance(body[name], int | float)):
@@ -279,6 +281,26 @@ class Vllm(OpenAIShape):
             usage = self.usage(talk, talk.generated)
             yield self.event({**self.chunk(talk, []), "usage": usage, "system_fingerprint": _FINGERPRINT}, 0, "usage")
         yield DONE
+
+    # ------------------------------------------------------------------ /v1/completions
+    def text_tail(self, talk: Talk) -> dict[str, Json]:
+        out = {"service_tier": None, "system_fingerprint": _FINGERPRINT, "usage": self._whole_usage(talk)}
+        return {**out, "kv_transfer_params": None, "ec_transfer_params": None, "metrics": None}
+
+    def text_choice(self, talk: Talk, choice: Choice) -> dict[str, Json]:
+        tail = {"stop_reason": choice.stop_hit, "token_ids": None, "prompt_logprobs": None, "prompt_token_ids": None}
+        return {**super().text_choice(talk, choice), **tail, "routed_experts": None}
+
+    def text_delta(self, talk: Talk, choice: Choice, place: int, offset: int, last: bool) -> dict[str, Json]:
+        tail = {"stop_reason": choice.stop_hit if last else None, "prompt_token_ids": None, "token_ids": None}
+        return {**super().text_delta(talk, choice, place, offset, last), **tail}
+
+    def text_chunk(self, talk: Talk, choices: list[Json], generated: int) -> dict[str, Json]:
+        out = super().text_chunk(talk, choices, generated)
+        return self._counted(talk, out, generated) if choices else out
+
+    def text_usage_chunk(self, talk: Talk) -> dict[str, Json]:
+        return {**super().text_usage_chunk(talk), "system_fingerprint": _FINGERPRINT}
 
     # ------------------------------------------------------------------ the rest
     def tokenize(self, request: Request, site: Site) -> Reply:
