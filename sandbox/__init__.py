@@ -1,17 +1,17 @@
-"""Clouds in a box: local servers that speak each cloud's wire truthfully, with faults on demand. Knows nothing of the gateway."""
+"""Clouds in a box: local servers that speak each cloud's wire truthfully; knows nothing of the gateway."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sandbox.behaviour import BadBehaviour
+    from sandbox.behaviour import BehaviourError
     from sandbox.cloud import DEMO
     from sandbox.config import config_text
     from sandbox.run import Sandbox
 
-__all__ = ["DEMO", "BadBehaviour", "Sandbox", "config_text"]
+__all__ = ["DEMO", "BehaviourError", "Sandbox", "config_text"]
 
 _HOMES = {
-    "BadBehaviour": "sandbox.behaviour",
+    "BehaviourError": "sandbox.behaviour",
     "DEMO": "sandbox.cloud",
     "Sandbox": "sandbox.run",
     "config_text": "sandbox.config",

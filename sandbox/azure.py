@@ -25,19 +25,19 @@ from sandbox.prompt import count_images
 from sandbox.site import Site
 from sandbox.types import Event, Json, Model, Refusal, Reply, Request
 
-_REFERENCE = frozenset(
-    "model messages frequency_penalty presence_penalty max_tokens response_format seed stop stream temperature top_p "
-    "tools tool_choice".split()
-)
-_OPENAI = _REFERENCE | frozenset(
-    "logit_bias logprobs top_logprobs n user stream_options parallel_tool_calls max_completion_tokens".split()
-)
+_REFERENCE_FIELDS = """
+model messages frequency_penalty presence_penalty max_tokens response_format seed stop stream temperature top_p
+tools tool_choice
+"""
+_REFERENCE = frozenset(_REFERENCE_FIELDS.split())
+_OPENAI_FIELDS = "logit_bias logprobs top_logprobs n user stream_options parallel_tool_calls max_completion_tokens"
+_OPENAI = _REFERENCE | frozenset(_OPENAI_FIELDS.split())
 _VERSION = re.compile(r"20\d\d-\d\d-\d\d(-preview)?")
 _WRONG_KEY = (
     "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an "
     "active subscription and use a correct regional API endpoint for your resource."
 )
-_NO_TOKEN = (
+_UNSIGNED = (
     "Unauthorized. Access token is missing, invalid, audience is incorrect (https://cognitiveservices.azure.com), "
     "or have expired."
 )
@@ -116,7 +116,7 @@ class Azure(OpenAIShape):
             return Refusal(401, {"status": "Auth token must be passed as a header called Authorization"})
         if "api-key" in request.headers:
             return self.error(401, _WRONG_KEY, "401")
-        return Refusal(401, {"statusCode": 401, "message": _NO_TOKEN})
+        return Refusal(401, {"statusCode": 401, "message": _UNSIGNED})
 
     def _check_version(self, request: Request, form: str) -> None:
         version = request.query.get("api-version")
@@ -147,7 +147,7 @@ class Azure(OpenAIShape):
         return Refusal(status, {"error": error}, {"x-ms-error-code": str(code or type_)})
 
     def unauthorized(self, credential: str) -> Refusal:
-        return Refusal(401, {"statusCode": 401, "message": _NO_TOKEN})
+        return Refusal(401, {"statusCode": 401, "message": _UNSIGNED})
 
     def no_such_path(self, request: Request) -> Refusal:
         return self.error(404, "Resource not found", "404")
@@ -176,7 +176,8 @@ class Azure(OpenAIShape):
     def limited(self, short: Short) -> Refusal:
         wait_s = max(1, -int(-short.wait_s // 1))
         message = (
-            f"Requests to the ChatCompletions_Create Operation have exceeded the {short.what} rate limit of your current "
+            f"Requests to the ChatCompletions_Create Operation have exceeded the {short.what} rate limit of your "
+            "current "
             f"pricing tier. Please retry after {wait_s} seconds."
         )
         refusal = self.error(429, message, "429")

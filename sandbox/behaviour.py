@@ -99,7 +99,7 @@ KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "reset_before": ("RST instead of an answer; at: request or accept", ("at",)),
     "close_before": ("FIN instead of an answer; at: request or accept", ("at",)),
     "empty": ("200 without an answer; variant: body, choices or content", ("variant",)),
-    "reset_after_tokens": ("RST after after_tokens tokens, 1 unless told, or after_finish", ("after_tokens", "after_finish")),
+    "reset_after_tokens": ("RST after after_tokens (1 unless told) or after_finish", ("after_tokens", "after_finish")),
     "close_after_tokens": ("FIN in mid answer, after after_tokens or after_finish", ("after_tokens", "after_finish")),
     "stall": ("silence after after_tokens tokens, for ever or for stall_s", ("after_tokens", "stall_s")),
     "comments_only": ("after after_tokens tokens only `: x` every_s", ("after_tokens", "every_s")),
@@ -135,41 +135,41 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
 PORT_KINDS = frozenset({"refuse", "blackhole"})
 
 
-class BadBehaviour(ValueError):
+class BehaviourError(ValueError):
     """What was asked for is not a behaviour; the message says what would be."""
 
 
 def behaviour(fields: Mapping[str, Any]) -> Behaviour:
-    """The behaviour of those fields; raises BadBehaviour."""
+    """The behaviour of those fields; raises BehaviourError."""
     try:
         out = msgspec.convert(dict(fields), Behaviour)
     except msgspec.ValidationError as error:
-        raise BadBehaviour(f"{error}; fields are: {', '.join(Behaviour.__struct_fields__)}") from error
+        raise BehaviourError(f"{error}; fields are: {', '.join(Behaviour.__struct_fields__)}") from error
     for fault in (out.fault, *(pace.fault for pace in out.models.values())):
         if fault is not None:
             _check(fault)
     if any(pace.fault and pace.fault.kind in PORT_KINDS for pace in out.models.values()):
-        raise BadBehaviour("refuse and blackhole are faults of a port, not of a model")
+        raise BehaviourError("refuse and blackhole are faults of a port, not of a model")
     return out
 
 
 def _check(fault: Fault) -> None:
     if fault.kind not in KINDS:
-        raise BadBehaviour(f"unknown fault kind {fault.kind!r}; kinds are: {', '.join(KINDS)}")
+        raise BehaviourError(f"unknown fault kind {fault.kind!r}; kinds are: {', '.join(KINDS)}")
     allowed = KINDS[fault.kind][1]
     given = [f for f in fault.__struct_fields__ if f not in COMMON and getattr(fault, f) is not None]
     for field in given:
         if field not in allowed:
-            raise BadBehaviour(f"fault {fault.kind} takes no {field}; it takes: {', '.join((*COMMON, *allowed))}")
+            raise BehaviourError(f"fault {fault.kind} takes no {field}; it takes: {', '.join((*COMMON, *allowed))}")
     if fault.kind in PORT_KINDS and (fault.share != 1.0 or fault.times is not None or fault.path is not None):
-        raise BadBehaviour(f"fault {fault.kind} acts on the port: it takes no share, times or path")
+        raise BehaviourError(f"fault {fault.kind} acts on the port: it takes no share, times or path")
     variants = VARIANTS.get(fault.kind, ())
     if fault.variant is not None and fault.variant not in variants:
-        raise BadBehaviour(f"unknown variant {fault.variant!r} of {fault.kind}; variants are: {', '.join(variants)}")
+        raise BehaviourError(f"unknown variant {fault.variant!r} of {fault.kind}; variants are: {', '.join(variants)}")
     if fault.at not in (None, "accept", "request"):
-        raise BadBehaviour("at is accept or request")
+        raise BehaviourError("at is accept or request")
     if not 0.0 <= fault.share <= 1.0:
-        raise BadBehaviour("share is between 0 and 1")
+        raise BehaviourError("share is between 0 and 1")
 
 
 class Strikes:

@@ -1,6 +1,6 @@
 """What the faults that bend an answer's form do: the whole answer comes, but not as it should.
 
-Rule 1. Meaning is kept where a kind says so (crlf, no_space, slow_bytes, most of FRAMES): a good client reads the same text.
+Rule 1. Where the form is odd but allowed (crlf, slow_bytes, most of FRAMES) a good client reads the same text.
 """
 
 import gzip

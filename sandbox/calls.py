@@ -15,10 +15,11 @@ _KEEP_BODY_BYTES = 256 * 1024 * 1024
 class CallRecord(msgspec.Struct, kw_only=True):
     """One attempt as the cloud saw it. Times are seconds of the process's monotonic clock, None: not yet.
 
-    `credential` is ok, bad or none; secret headers are shown as the SHA-256 of their value. `sent_tokens` are the answer's tokens that were handed to
-    the socket, `prompt_tokens` those of the prompt. `ended`: done (the whole answer was sent, be its form odd), refused (an error
-    of the cloud's own), fault (a fault replaced or cut it), client_closed; "" while it runs. `closed` is when the socket was closed, by whomever;
-    None while it is open, and for a call after which the connection was used again.
+    `credential` is ok, bad or none; secret headers are shown as the SHA-256 of their value. `prompt_tokens` are
+    those of the prompt, `answer_tokens` those of the whole answer, `sent_tokens` those that were handed to the
+    socket. `ended`: done (the whole answer was sent, however odd its form), refused (an error of the cloud's own),
+    fault (a fault replaced or cut the answer), client_closed, "" while it runs. `closed` is when the socket was
+    closed, by whomever; None while it is open, and for a call after which the connection was used again.
     """
 
     n: int
@@ -72,7 +73,7 @@ class CallLog:
 
     def listed(self, cloud: str | None = None, after: int = 0) -> list[dict[str, Any]]:
         """The records in order, as JSON values."""
-        kept = [c for c in self._calls if c.n > after and cloud in (None, c.cloud)]
+        kept = [c for c in list(self._calls) if c.n > after and cloud in (None, c.cloud)]
         out: list[dict[str, Any]] = msgspec.to_builtins(kept)
         return out
 

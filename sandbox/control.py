@@ -5,12 +5,11 @@ from typing import Protocol
 
 import msgspec
 
-from sandbox.behaviour import KINDS, BadBehaviour
-from sandbox.calls import CallLog
+from sandbox.behaviour import KINDS, BehaviourError
+from sandbox.calls import CallLog, CallRecord
 from sandbox.cloud import json_reply, refused
 from sandbox.http1 import Connection, segments
 from sandbox.playback import Playback
-from sandbox.calls import CallRecord
 from sandbox.server import CloudServer
 from sandbox.types import Json, Refusal, Reply, Request
 
@@ -18,8 +17,11 @@ from sandbox.types import Json, Refusal, Reply, Request
 class Box(Protocol):
     """What the control port governs."""
 
-    servers: Mapping[str, CloudServer]
-    log: CallLog
+    @property
+    def servers(self) -> Mapping[str, CloudServer]: ...
+
+    @property
+    def log(self) -> CallLog: ...
 
     async def change(self, cloud: str, fields: Mapping[str, Json]) -> None: ...
 
@@ -89,14 +91,12 @@ class Control:
             raise _no(400, f"the body must be a JSON object: {error}") from error
         try:
             await self._box.change(cloud, fields)
-        except BadBehaviour as error:
+        except BehaviourError as error:
             raise _no(400, str(error)) from error
         return await self._show(cloud, request)
 
     async def _reset(self, cloud: str, request: Request) -> Reply:
-        await self._box.change(
-            cloud, {name: None for name in self._box.servers[cloud].site.behaviour.__struct_fields__}
-        )
+        await self._box.change(cloud, dict.fromkeys(self._box.servers[cloud].site.behaviour.__struct_fields__))
         return await self._show(cloud, request)
 
     async def _reset_all(self, _: str, request: Request) -> Reply:

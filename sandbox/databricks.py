@@ -19,9 +19,10 @@ from sandbox.prompt import count_images
 from sandbox.site import Site
 from sandbox.types import Event, Json, Model, Refusal, Reply, Request
 
-_KNOWN = frozenset(
-    "model messages max_tokens n response_format stop stream temperature tools tool_choice top_p top_k".split()
-)
+_KNOWN_FIELDS = """
+model messages max_tokens n response_format stop stream temperature tools tool_choice top_p top_k
+"""
+_KNOWN = frozenset(_KNOWN_FIELDS.split())
 _WORDS = {
     400: "BAD_REQUEST", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST",
     429: "REQUEST_LIMIT_EXCEEDED", 500: "INTERNAL_ERROR", 503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED",

@@ -1,4 +1,4 @@
-"""What the faults that end or replace an answer do; those that bend its form are in bends.py, ports are closed in server.py.
+"""What the faults that end or replace an answer do; those that bend its form are in bends.py, ports in server.py.
 
 Rule 1. A fault that ends or replaces the answer says so in the record (`ended` is fault); one that only bends its form
 lets it end as done.

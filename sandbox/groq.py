@@ -1,4 +1,4 @@
-"""Groq's wire: /openai/v1, its own timings in usage, x_groq, rate-limit headers on every answer, and what it refuses."""
+"""Groq's wire: /openai/v1, timings in usage, x_groq, rate-limit headers on every answer, and what it refuses."""
 
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
@@ -11,12 +11,13 @@ from sandbox.site import Site
 from sandbox.types import Event, Json, Model, Refusal, Reply, Request
 
 _UNSUPPORTED = ("logprobs", "top_logprobs", "logit_bias", "frequency_penalty", "presence_penalty")
-_KNOWN = frozenset(
-    "model messages citation_options compound_custom disable_tool_validation documents exclude_domains frequency_penalty "
-    "function_call functions include_domains include_reasoning logit_bias logprobs max_completion_tokens max_tokens metadata n "
-    "parallel_tool_calls presence_penalty reasoning_effort reasoning_format response_format search_settings seed service_tier "
-    "stop store stream stream_options temperature tool_choice tools top_logprobs top_p user".split()
-)
+_KNOWN_FIELDS = """
+model messages citation_options compound_custom disable_tool_validation documents exclude_domains frequency_penalty
+function_call functions include_domains include_reasoning logit_bias logprobs max_completion_tokens max_tokens
+metadata n parallel_tool_calls presence_penalty reasoning_effort reasoning_format response_format search_settings
+seed service_tier stop store stream stream_options temperature tool_choice tools top_logprobs top_p user
+"""  # groq 1.7.0, Completions.create
+_KNOWN = frozenset(_KNOWN_FIELDS.split())
 _TIERS = ("auto", "on_demand", "flex", "performance")
 
 
@@ -73,7 +74,10 @@ class Groq(OpenAIShape):
         return self.error(401, "Invalid API Key", "invalid_request_error", code="invalid_api_key")
 
     def no_such_path(self, request: Request) -> Refusal:
-        message = f"Unknown request URL: {request.method} {request.path}. Please check the URL for typos, or see the docs at https://console.groq.com/docs/"
+        message = (
+            f"Unknown request URL: {request.method} {request.path}. Please check the URL for typos, "
+            "or see the docs at https://console.groq.com/docs/"
+        )
         return self.error(404, message, "invalid_request_error", code="unknown_url")
 
     def wrong_method(self, request: Request, methods: Mapping[str, Route]) -> Refusal:
@@ -86,8 +90,9 @@ class Groq(OpenAIShape):
     def limited(self, short: Short) -> Refusal:
         unit = "requests per day (RPD)" if short.what == "requests" else "tokens per minute (TPM)"
         message = (
-            f"Rate limit reached for model in organization `org_sandbox` service tier `on_demand` on {unit}: Limit {short.limit}, "
-            f"Used {short.used}, Requested {short.requested}. Please try again in {go_duration(short.wait_s)}."
+            f"Rate limit reached for model in organization `org_sandbox` service tier `on_demand` on {unit}: "
+            f"Limit {short.limit}, Used {short.used}, Requested {short.requested}. Please try again in "
+            f"{go_duration(short.wait_s)}."
         )
         refusal = self.error(429, message, short.what, code="rate_limit_exceeded")
         refusal.headers["retry-after"] = str(max(1, -int(-short.wait_s // 1)))
@@ -145,7 +150,8 @@ class Groq(OpenAIShape):
                 raise self.invalid(f"'{name}' : number must be at least 1", param=name)
             if asked is not None and asked > model.max_output_tokens:
                 raise self.invalid(
-                    f"`{name}` must be less than or equal to `{model.max_output_tokens}`, the maximum value for `{name}` is "
+                    f"`{name}` must be less than or equal to `{model.max_output_tokens}`, the maximum value for "
+                    f"`{name}` is "
                     "less than the `context_window` for this model",
                     param=name,
                 )

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 server connection: requests parsed by h11, answers written as the bytes they are, so that they can be wrong."""
+"""One HTTP/1.1 server connection: requests are parsed by h11, answers are bytes, so that they can be wrong."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ import h11
 from sandbox.types import Request
 
 REASONS = {
-    100: "Continue", 200: "OK", 201: "Created", 204: "No Content", 301: "Moved Permanently", 302: "Found", 303: "See Other",
+    100: "Continue", 200: "OK", 204: "No Content", 301: "Moved Permanently", 302: "Found", 303: "See Other",
     307: "Temporary Redirect", 308: "Permanent Redirect", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
     404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 413: "Content Too Large",
     415: "Unsupported Media Type", 422: "Unprocessable Entity", 424: "Failed Dependency", 429: "Too Many Requests",
@@ -107,8 +107,13 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, why: str) -> None:
         body = why.encode()
-        head = f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self._transport.write(head.encode() + body)
+        lines = (
+            f"HTTP/1.1 {status} {REASONS.get(status, '')}",
+            "content-type: text/plain",
+            f"content-length: {len(body)}",
+            "connection: close",
+        )
+        self._transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         self._transport.close()
 
     # ------------------------------------------------------------------ serving

@@ -16,15 +16,19 @@ from sandbox.site import Site
 from sandbox.text import TextCompletions
 from sandbox.types import Json, Model, Refusal, Reply, Request
 
-_KNOWN = frozenset(
-    "model messages max_tokens max_completion_tokens frequency_penalty presence_penalty response_format seed stop stream "
-    "stream_options temperature tools tool_choice top_p".split()
-)
-_KNOWN_TEXT = frozenset(
-    "model prompt max_tokens frequency_penalty presence_penalty seed stop stream stream_options temperature top_p".split()
-)
-_TITLES = {401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found", 410: "Gone", 429: "Too Many Requests",
-           500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}  # fmt: skip
+_KNOWN_FIELDS = """
+model messages max_tokens max_completion_tokens frequency_penalty presence_penalty response_format seed stop stream
+stream_options temperature tools tool_choice top_p
+"""
+_KNOWN = frozenset(_KNOWN_FIELDS.split())
+_KNOWN_TEXT_FIELDS = """
+model prompt max_tokens frequency_penalty presence_penalty seed stop stream stream_options temperature top_p
+"""
+_KNOWN_TEXT = frozenset(_KNOWN_TEXT_FIELDS.split())
+_RANGES = {"temperature": (0, 2), "top_p": (0, 1), "frequency_penalty": (-2, 2), "presence_penalty": (-2, 2)}
+_TITLES = {401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found", 410: "Gone",
+           429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable",
+           504: "Gateway Timeout"}  # fmt: skip
 
 
 class Nim(TextCompletions):

@@ -11,12 +11,13 @@ from sandbox.prompt import count_images
 from sandbox.site import Site
 from sandbox.types import Json, Model, Refusal, Reply, Request
 
-_KNOWN = frozenset(  # openai 3.54, Completions.create
-    "model messages audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens "
-    "max_tokens metadata modalities n parallel_tool_calls prediction presence_penalty prompt_cache_key "
-    "reasoning_effort response_format safety_identifier seed service_tier stop store stream stream_options "
-    "temperature tool_choice tools top_logprobs top_p user verbosity web_search_options".split()
-)
+_KNOWN_FIELDS = """
+model messages audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens
+metadata modalities n parallel_tool_calls prediction presence_penalty prompt_cache_key reasoning_effort
+response_format safety_identifier seed service_tier stop store stream stream_options temperature tool_choice tools
+top_logprobs top_p user verbosity web_search_options
+"""  # openai 3.54, Completions.create
+_KNOWN = frozenset(_KNOWN_FIELDS.split())
 _RANGES: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 2),
     "top_p": (0, 1),
@@ -69,7 +70,8 @@ class OpenAI(OpenAIShape):
     def unauthorized(self, credential: str) -> Refusal:
         if credential == "none":
             message = (
-                "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+                "You didn't provide an API key. You need to provide your API key in an Authorization header "
+                "using Bearer auth "
                 "(i.e. Authorization: Bearer YOUR_KEY)."
             )
             return self.error(401, message, "invalid_request_error")
@@ -80,7 +82,8 @@ class OpenAI(OpenAIShape):
 
     def limited(self, short: Short) -> Refusal:
         message = (
-            f"Rate limit reached in organization org-sandbox on {short.what} per min: Limit {short.limit}, Used {short.used}, "
+            f"Rate limit reached in organization org-sandbox on {short.what} per min: Limit {short.limit}, Used "
+            f"{short.used}, "
             f"Requested {short.requested}. Please try again in {go_duration(short.wait_s)}."
         )
         refusal = self.error(429, message, short.what, code="rate_limit_exceeded")
@@ -109,7 +112,10 @@ class OpenAI(OpenAIShape):
             message = "Invalid type for 'messages': expected an array of objects."
             raise self.invalid(message, "messages", "invalid_type")
         if not messages:
-            message = "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead."
+            message = (
+                "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an "
+                "empty array instead."
+            )
             raise self.invalid(message, "messages", "empty_array")
         if count_images(messages) and not model.vision:
             raise self.invalid("Invalid content type. image_url is only supported by certain models.", "messages")
@@ -144,7 +150,8 @@ class OpenAI(OpenAIShape):
                 raise self.invalid(message, name, "integer_below_min_value")
             if asked is not None and asked > model.max_output_tokens:
                 message = (
-                    f"{name} is too large: {asked}. This model supports at most {model.max_output_tokens} completion tokens, "
+                    f"{name} is too large: {asked}. This model supports at most {model.max_output_tokens} "
+                    "completion tokens, "
                     f"whereas you provided {asked}."
                 )
                 raise self.invalid(message, name, "invalid_value")
@@ -152,7 +159,10 @@ class OpenAI(OpenAIShape):
     def _check_shape(self, body: dict[str, Json]) -> None:
         stop = body.get("stop")
         if isinstance(stop, list) and len(stop) > 4:
-            message = f"Invalid 'stop': array too long. Expected an array with maximum length 4, but got an array with length {len(stop)} instead."
+            message = (
+                "Invalid 'stop': array too long. Expected an array with maximum length 4, but got an "
+                f"array with length {len(stop)} instead."
+            )
             raise self.invalid(message, "stop", "array_above_max_length")
         if body.get("stream_options") is not None and not body.get("stream"):
             message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."

@@ -25,7 +25,8 @@ DEFAULT_PORT = 9100
 class Sandbox:
     """Clouds in a box.
 
-    `port` is the control port, the clouds take the ones after it in the order of the table; 0 lets the system choose them all.
+    `port` is the control port, the clouds take the ones after it by their `order`; 0 lets the system
+    choose them all.
     `believable` gives each cloud a pace of its own instead of answering at once.
     """
 
@@ -50,7 +51,7 @@ class Sandbox:
         try:
             self._control = Port(self._host, self._port, control.serve, lambda: 60.0)
             await self._control.become("open")
-            for number, cloud in enumerate(self._chosen(), 1):
+            for cloud in self._chosen():
                 server = CloudServer(cloud, Site(cloud.name, now), self.log)
                 server.bind(self._host, self._port and self._port + cloud.order)
                 self.servers[cloud.name] = server
@@ -119,7 +120,7 @@ class Sandbox:
 
     # ------------------------------------------------------------------ control, also from other threads
     def set(self, cloud: str, **fields: Json) -> None:
-        """Changes the named fields of a cloud's behaviour (None: the default); raises BadBehaviour or KeyError."""
+        """Changes the named fields of a cloud's behaviour (None: the default); raises BehaviourError or KeyError."""
         self._run(self.change, cloud, fields)
 
     def calls(self, cloud: str | None = None) -> list[dict[str, Any]]:
@@ -167,7 +168,7 @@ class Sandbox:
         """A box that runs in its own loop in a background thread."""
         box = cls(port, host, clouds, believable)
         started: threading.Event = threading.Event()
-        stop: list[Callable[[], None]] = []
+        stop: list[Callable[[], object]] = []
         failed: list[BaseException] = []
 
         async def live() -> None:

@@ -140,7 +140,7 @@ class _Maker:
     def _real(self, schema: Mapping[str, Any]) -> float | int:
         low, high = _bounds(schema)
         if schema.get("multipleOf") or high is None:
-            step = schema.get("multipleOf", 0.5)
+            step = float(schema.get("multipleOf", 0.5))
             return -(-low // step) * step + step
         if "exclusiveMinimum" in schema or "exclusiveMaximum" in schema:
             return (low + high) / 2

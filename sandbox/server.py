@@ -1,4 +1,4 @@
-"""The ports of the box: one per cloud, opened and closed as faults demand; each request is answered, recorded, spoilt."""
+"""The ports of the box, one per cloud, opened and shut as faults demand; requests are answered, recorded, spoilt."""
 
 import asyncio
 import contextlib

@@ -43,7 +43,7 @@ class Site:
             self._strikes[""] = Strikes(new.fault)
 
     def set(self, fields: Mapping[str, Any]) -> Behaviour:
-        """Changes the named fields (None: back to the default), leaves the others; raises BadBehaviour."""
+        """Changes the named fields (None: back to the default), leaves the others; raises BehaviourError."""
         merged = {k: v for k, v in {**self._fields, **fields}.items() if v is not None}
         self._apply(behaviour(merged))
         self._fields = merged

@@ -32,8 +32,8 @@ class Event(NamedTuple):
 class Reply(msgspec.Struct, kw_only=True):
     """What a cloud answers: a body, or the events of a stream (`body` is then not used).
 
-    `tokens` is the true number of answer tokens in the whole of it, `answer` says that it is one (not an error or a list).
-    `lanes` is how many choices grow at the same time."""
+    `tokens` is the true number of answer tokens in the whole of it; `answer` says that it is an answer, not an error or
+    a list; `lanes` is how many choices grow at the same time."""
 
     status: int = 200
     headers: list[tuple[str, str]] = []

@@ -20,8 +20,9 @@ _PATH = re.compile(
     r"/v1(?:beta1)?/projects/(?P<project>[^/]+)/locations/(?P<location>[^/]+)/endpoints/openapi/chat/completions"
 )
 _STATUS = {
-    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED",
-    499: "CANCELLED", 500: "INTERNAL", 501: "UNIMPLEMENTED", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
+    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 500: "INTERNAL", 501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
 _IGNORED = ("n", "logprobs", "top_logprobs")
 PROJECT = "sandbox-project"
@@ -90,8 +91,8 @@ class Vertex(OpenAIShape):
     def unauthorized(self, credential: str) -> Refusal:
         refusal = self._google(
             401,
-            "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
-            "authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project.",
+            "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other "
+            "valid authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project.",
         )
         refusal.headers["www-authenticate"] = 'Bearer realm="https://accounts.google.com/", error="invalid_token"'
         return refusal
@@ -106,8 +107,9 @@ class Vertex(OpenAIShape):
         return self._google(404, f"Publisher Model `{place}` not found.")
 
     def limited(self, short: Short) -> Refusal:
-        return self._google(429, "Resource exhausted. Please try again later. Please refer to "
-            "https://cloud.google.com/vertex-ai/generative-ai/docs/error-code-429 for more details.")  # fmt: skip
+        page = "https://cloud.google.com/vertex-ai/generative-ai/docs/error-code-429"
+        message = f"Resource exhausted. Please try again later. Please refer to {page} for more details."
+        return self._google(429, message)
 
     def failure(self, status: int) -> Refusal:
         if status == 429:

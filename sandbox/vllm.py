@@ -15,6 +15,7 @@ from sandbox.prompt import count_images, prompt_tokens, turns_of
 from sandbox.site import Site
 from sandbox.text import TextCompletions
 from sandbox.types import Event, Json, Model, Refusal, Reply, Request
+from sandbox.vllm_metrics import load_header, metric_lines
 
 _FINGERPRINT = "vllm-0.32.0-sandbox0"
 _WORDS = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError", 503: "Service Unavailable"}
@@ -68,7 +69,7 @@ class Vllm(TextCompletions):
         out = [("server", "uvicorn"), ("vary", "Origin")]
         wanted = request.headers.get("endpoint-load-metrics-format", "").upper()
         if wanted in ("TEXT", "JSON") and request.method == "POST":
-            out.append(("endpoint-load-metrics", _load_header(wanted, site)))
+            out.append(("endpoint-load-metrics", load_header(wanted, site)))
         return out
 
     # ------------------------------------------------------------------ refusals
@@ -173,18 +174,25 @@ class Vllm(TextCompletions):
 
     def check_room(self, prompt: int, asked: int | None, context: int) -> None:
         if asked is not None and asked > context:
-            message = f"max_tokens={asked} cannot be greater than max_model_len={context}. Please request fewer output tokens."
+            message = (
+                f"max_tokens={asked} cannot be greater than max_model_len={context}. Please request fewer "
+                "output tokens."
+            )
             raise self.bad(message, "max_tokens", asked)
         if prompt >= context:
             message = (
-                f"This model's maximum context length is {context} tokens. However, your prompt contains at least {context + 1} "
-                "input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt."
+                f"This model's maximum context length is {context} tokens. However, your prompt contains at least "
+                f"{context + 1} "
+                "input tokens, which exceeds this limit even without any output tokens. Please reduce the length "
+                "of the input prompt."
             )
             raise self.bad(message, "input_tokens", context + 1)
         if prompt + (asked or 0) > context:
             message = (
-                f"This model's maximum context length is {context} tokens. However, you requested {asked} output tokens and your "
-                f"prompt contains at least {context - (asked or 0) + 1} input tokens, for a total of at least {context + 1} tokens. "
+                f"This model's maximum context length is {context} tokens. However, you requested {asked} output "
+                "tokens and your "
+                f"prompt contains at least {context - (asked or 0) + 1} input tokens, for a total of at least "
+                f"{context + 1} tokens. "
                 "Please reduce the length of the input prompt or the number of requested output tokens."
             )
             raise self.bad(message, "input_tokens", context - (asked or 0) + 1)
@@ -305,7 +313,7 @@ class Vllm(TextCompletions):
     # ------------------------------------------------------------------ the rest
     def tokenize(self, request: Request, site: Site) -> Reply:
         body = self.decode(request.body)
-        name, model = self.model_of(body)
+        _, model = self.model_of(body)
         turns = turns_of(body["messages"]) if "messages" in body else [("user", str(body.get("prompt", "")))]
         count = prompt_tokens(turns)
         tokens = [key_of(token) % 128_000 for _, text in turns for token in tokens_of(text)]
@@ -347,93 +355,8 @@ class Vllm(TextCompletions):
         }
 
     def metrics(self, request: Request, site: Site) -> Reply:
-        text = "\n".join(_metric_lines(next(iter(self.models)), site)) + "\n"
+        text = "\n".join(metric_lines(next(iter(self.models)), site)) + "\n"
         return Reply(headers=[("content-type", "text/plain; version=1.0.0; charset=utf-8")], body=text.encode())
-
-
-def _load(site: Site) -> tuple[float, float, float]:
-    """(running, waiting, share of the KV cache in use)."""
-    told = site.behaviour.load
-    running = float(site.running) if told.num_requests_running is None else told.num_requests_running
-    kv = min(1.0, running / 256) if told.kv_cache_usage_perc is None else told.kv_cache_usage_perc
-    return running, told.num_requests_waiting or 0.0, kv
-
-
-def _load_header(wanted: str, site: Site) -> str:
-    _, waiting, kv = _load(site)
-    named = {"num_requests_waiting": waiting, "kv_cache_usage_perc": kv}
-    if wanted == "TEXT":
-        return "TEXT " + ", ".join(f"named_metrics.{name}={value}" for name, value in named.items())
-    return "JSON " + json.dumps({"named_metrics": named}, separators=(",", ":"))
-
-
-def _metric_lines(model: str, site: Site) -> Iterator[str]:
-    labels = f'engine="0",model_name="{model}"'
-    running, waiting, kv = _load(site)
-    done = site.counters
-    rows: list[tuple[str, str, str, str, float]] = [
-        ("num_requests_running", "gauge", "Number of requests in model execution batches.", "", running),
-        ("num_requests_waiting", "gauge", "Number of requests waiting to be processed.", "", waiting),
-        (
-            "num_requests_waiting_by_reason",
-            "gauge",
-            "Number of waiting requests by reason.",
-            ',reason="capacity"',
-            waiting,
-        ),
-        ("num_requests_waiting_by_reason", "gauge", "", ',reason="deferred"', 0.0),
-        ("kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage.", "", kv),
-        (
-            "prefix_cache_queries_total",
-            "counter",
-            "Prefix cache queries, in terms of number of queried tokens.",
-            "",
-            done.prompt_tokens,
-        ),
-        ("prefix_cache_hits_total", "counter", "Prefix cache hits, in terms of number of cached tokens.", "", 0),
-        ("num_preemptions_total", "counter", "Cumulative number of preemption from the engine.", "", 0),
-        ("prompt_tokens_total", "counter", "Number of prefill tokens processed.", "", done.prompt_tokens),
-        ("prompt_tokens_cached_total", "counter", "Number of cached prompt tokens (local + external).", "", 0),
-        ("generation_tokens_total", "counter", "Number of generation tokens processed.", "", done.generation_tokens),
-        (
-            "time_to_first_token_seconds_count",
-            "counter",
-            "Histogram of time to first token in seconds.",
-            "",
-            done.ttft_count,
-        ),
-        ("time_to_first_token_seconds_sum", "counter", "", "", done.ttft_sum_s),
-        (
-            "request_prefill_time_seconds_count",
-            "counter",
-            "Histogram of time spent in PREFILL phase for request.",
-            "",
-            done.ttft_count,
-        ),
-        ("request_prefill_time_seconds_sum", "counter", "", "", done.ttft_sum_s),
-        (
-            "request_decode_time_seconds_count",
-            "counter",
-            "Histogram of time spent in DECODE phase for request.",
-            "",
-            done.ttft_count,
-        ),
-        ("request_decode_time_seconds_sum", "counter", "", "", done.decode_sum_s),
-    ]
-    rows += [
-        (
-            "request_success_total",
-            "counter",
-            "Count of successfully processed requests.",
-            f',finished_reason="{reason}"',
-            count,
-        )
-        for reason, count in done.success.items()
-    ]
-    for name, _, words, more, value in rows:
-        if words:
-            yield f"# HELP vllm:{name} {words}"
-        yield f"vllm:{name}{{{labels}{more}}} {float(value)}"
 
 
 CLOUD = Vllm()
