@@ -14,7 +14,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A part of the config file; unknown words are refused."""
 
 
-class Account(Section):
+class Account(Section, frozen=True, kw_only=True):
     """A cloud account, region and credential; every provider's own options come on top.
 
     `url` replaces the cloud's own base URL (private endpoints, VPC hosts, sandboxes). `stream_end: close` says that this

@@ -10,21 +10,21 @@ import msgspec
 
 from gateway.errors import ArrieroError, UpstreamError
 from gateway.peek import rewrite, spans
-from gateway.sse import UsageShape, error_of
+from gateway.sse import ABSENT, NOTHING, UsageShape, error_of
 from gateway.types import Endpoint, Usage
 
 
 class _Choices(msgspec.Struct):
     choices: list[dict[str, msgspec.Raw]] | None = None
     usage: UsageShape | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = ABSENT
     model: str | None = None
 
 
 class _Vectors(msgspec.Struct):
     data: list[msgspec.Raw] | None = None
     usage: UsageShape | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = ABSENT
     model: str | None = None
 
 
@@ -59,7 +59,7 @@ def read(body: bytes, content_type: str, endpoint: Endpoint) -> Answer:
         raise UpstreamError("shape", "answered 200 with JSON of another shape") from error
     except msgspec.DecodeError as error:
         raise UpstreamError("not_json", "answered 200 with a body that is not JSON") from error
-    if shape.error is not None and bytes(shape.error) != b"null":
+    if bytes(shape.error) not in NOTHING:
         found = error_of(bytes(shape.error))
         raise UpstreamError("error_body", "answered 200 with an error in it", status=found.status, detail=found.detail)
     if not (shape.data if isinstance(shape, _Vectors) else shape.choices):

@@ -46,7 +46,11 @@ class Gateway:
         dispatcher = Dispatcher(config.attempts.max, budget, clock, wall)
         models = Models(self.fleet, self.keyring, int(wall()))
         inference = [
-            Route(f"/v1/{endpoint}", Inference(endpoint, self.fleet, self.keyring, dispatcher, settlement), methods=["POST"])
+            Route(
+                f"/v1/{endpoint}",
+                Inference(endpoint, self.fleet, self.keyring, dispatcher, settlement),
+                methods=["POST"],
+            )
             for endpoint in ENDPOINTS
         ]
         self.public = _application(

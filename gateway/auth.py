@@ -73,7 +73,11 @@ def labels(tenant: Tenant, header: str | None) -> Mapping[str, str]:
     for part in header.split(","):
         name, equals, value = part.strip().partition("=")
         if not equals or not _LABEL.fullmatch(name) or not _LABEL.fullmatch(value):
-            raise ClientError(400, "invalid_request", "x-arriero-labels must be like `sensitivity=restricted,region=eu`.")
+            raise ClientError(
+                400, "invalid_request", "x-arriero-labels must be like `sensitivity=restricted,region=eu`."
+            )
         if found.setdefault(name, value) != value:
-            raise ClientError(403, "not_allowed", f"The key '{tenant.name}' fixes the label '{name}' to '{found[name]}'.")
+            raise ClientError(
+                403, "not_allowed", f"The key '{tenant.name}' fixes the label '{name}' to '{found[name]}'."
+            )
     return found

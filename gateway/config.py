@@ -14,14 +14,14 @@ from gateway.account import Account, Count, Section
 from gateway.secret import Secret
 
 
-class PriceConfig(Section):
+class PriceConfig(Section, frozen=True, kw_only=True):
     """USD per one million tokens."""
 
     input: Decimal = msgspec.field(name="in")
     output: Decimal = msgspec.field(name="out")
 
 
-class DeploymentConfig(Section):
+class DeploymentConfig(Section, frozen=True, kw_only=True):
     """One deployment of a route; what is left out comes from the catalogue's row for these weights."""
 
     account: str
@@ -39,7 +39,7 @@ class DeploymentConfig(Section):
     enabled: bool = True
 
 
-class RouteConfig(Section):
+class RouteConfig(Section, frozen=True, kw_only=True):
     """A public name, the deployments behind it, and the policies that choose, read top to bottom."""
 
     deployments: tuple[Any, ...]
@@ -48,7 +48,7 @@ class RouteConfig(Section):
     weights: str | None = None
 
 
-class KeyConfig(Section):
+class KeyConfig(Section, frozen=True, kw_only=True):
     """A client's key: which routes it may use (glob patterns) and the labels its calls carry."""
 
     name: str
@@ -57,7 +57,7 @@ class KeyConfig(Section):
     labels: dict[str, str] = {}
 
 
-class ServerConfig(Section):
+class ServerConfig(Section, frozen=True, kw_only=True):
     """`grace_s`: how long live streams may go on after SIGTERM. `drain_s`: how long new calls are still taken then, so
     that load balancers can notice."""
 
@@ -67,19 +67,19 @@ class ServerConfig(Section):
     allow_anonymous: bool = False
 
 
-class AdminToken(Section):
+class AdminToken(Section, frozen=True, kw_only=True):
     name: str
     token: Secret
     scope: Literal["read", "write"] = "read"
 
 
-class AdminConfig(Section):
+class AdminConfig(Section, frozen=True, kw_only=True):
     """Tokens for /admin/*; needed as soon as the admin port is bound beyond loopback."""
 
     tokens: tuple[AdminToken, ...] = ()
 
 
-class AttemptsConfig(Section):
+class AttemptsConfig(Section, frozen=True, kw_only=True):
     """`max` attempts a call; retries may be `retry_budget` of the calls, plus `retry_floor_per_s`."""
 
     max: Count = 3
@@ -87,7 +87,7 @@ class AttemptsConfig(Section):
     retry_floor_per_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
 
 
-class BaselineConfig(Section):
+class BaselineConfig(Section, frozen=True, kw_only=True):
     """The closed model that costs are compared with, by its name in the catalogue."""
 
     model: str

@@ -304,6 +304,6 @@ class Connection(asyncio.Protocol):
 
     def _out_of_time(self) -> None:
         waited_for = self._waiter is not None
-        self.fail("total_timeout", f"was not done within {self._total - self._began:g} s")
+        self.fail("total_timeout", f"was not done within {self._total - self._began:.4g} s")
         if not waited_for:  # whoever leased it may have forgotten it
             self._on_gone(self)

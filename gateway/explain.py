@@ -214,7 +214,9 @@ def _row(candidate: Mapping[str, Any]) -> Sequence[str]:
 
 def _table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> list[str]:
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]
 
 
 def _attempt_line(number: int, attempt: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The loaded config as running objects: accounts open, routes with their deployments, policies and metric children."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from gateway import loading

@@ -21,7 +21,9 @@ _controls = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u20
 class Log:
     """Writes records. `human` picks the form."""
 
-    def __init__(self, out: BinaryIO | None = None, human: bool | None = None, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, out: BinaryIO | None = None, human: bool | None = None, wall: Callable[[], float] = time.time
+    ) -> None:
         self._out = out if out is not None else sys.stderr.buffer
         self.human = sys.stderr.isatty() if human is None else human
         self._wall = wall

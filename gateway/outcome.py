@@ -18,7 +18,7 @@ MAX_COOL_S = 300.0
 Fault = Literal["caller", "overflow", "cloud", "quota", "credential", "gone"]
 
 
-class Outcome(Frozen):
+class Outcome(Frozen, frozen=True):
     """What one failed attempt means. `cool_s` is the least time to leave the deployment alone when the cloud does not
     say; it doubles with each such failure in a row. `status` and `code` are the caller's if nothing better comes."""
 

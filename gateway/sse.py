@@ -123,18 +123,23 @@ class UsageShape(msgspec.Struct):
         return Usage(self.prompt_tokens or 0, self.completion_tokens or 0, cached or 0)
 
 
+ABSENT = msgspec.Raw(b"")
+NOTHING = (b"", b"null", b'""', b"[]")
+"""Raw values that say nothing."""
+
+
 class _Delta(msgspec.Struct):
-    content: msgspec.Raw | None = None
-    tool_calls: msgspec.Raw | None = None
-    function_call: msgspec.Raw | None = None
-    refusal: msgspec.Raw | None = None
-    reasoning: msgspec.Raw | None = None
-    reasoning_content: msgspec.Raw | None = None
-    audio: msgspec.Raw | None = None
+    content: msgspec.Raw = ABSENT
+    tool_calls: msgspec.Raw = ABSENT
+    function_call: msgspec.Raw = ABSENT
+    refusal: msgspec.Raw = ABSENT
+    reasoning: msgspec.Raw = ABSENT
+    reasoning_content: msgspec.Raw = ABSENT
+    audio: msgspec.Raw = ABSENT
 
     def any(self) -> bool:
         return any(
-            value is not None and bytes(value) not in (b"null", b'""', b"[]")
+            bytes(value) not in NOTHING
             for value in (
                 self.content,
                 self.tool_calls,
@@ -156,7 +161,7 @@ class _Choice(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: UsageShape | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = ABSENT
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -173,7 +178,7 @@ def said(event: bytes) -> Said:
         chunk = _decode_chunk(data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UpstreamError("shape", "sent an event that is not a chunk of a completion") from error
-    if chunk.error is not None and bytes(chunk.error) != b"null":
+    if bytes(chunk.error) not in NOTHING:
         return Said("error", error=error_of(bytes(chunk.error)))
     finished = sum(1 for choice in chunk.choices or () if choice.finish_reason)
     usage = chunk.usage.usage() if chunk.usage else None

@@ -244,7 +244,7 @@ class Client:
         waiter.set_exception(self._late(began, total) if late else UpstreamError("pool_timeout", text, sent=False))
 
     def _late(self, began: float, total: float) -> UpstreamError:
-        text = f"{self.name}: the call's {max(0.0, total - began):g} s were over before a connection was had"
+        text = f"{self.name}: the call's {max(0.0, total - began):.4g} s were over before a connection was had"
         return UpstreamError("total_timeout", text, sent=False)
 
     def _hand_on(self, granted: Connection | None) -> None:

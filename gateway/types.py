@@ -19,7 +19,7 @@ class Frozen(msgspec.Struct, frozen=True):
     """A value: equal by content, never changed after it was made."""
 
 
-class Price(Frozen):
+class Price(Frozen, frozen=True):
     """Nano-dollars per one million tokens, in and out."""
 
     input: int
@@ -30,7 +30,7 @@ class Price(Frozen):
         return (self.input * prompt_tokens + self.output * output_tokens + TOKENS_PER_PRICE // 2) // TOKENS_PER_PRICE
 
 
-class Deployment(Frozen, kw_only=True):
+class Deployment(Frozen, frozen=True, kw_only=True):
     """One set of weights at one account, as the config and the catalogue describe it.
 
     `name` is unique within its route. `features` holds words of FEATURES. A limit of None is not known.
@@ -78,7 +78,7 @@ FEATURES: Mapping[str, str] = {
 """The words a call may need and a deployment may offer; the catalogue and the config use no others."""
 
 
-class Tenant(Frozen):
+class Tenant(Frozen, frozen=True):
     """Who calls: a key of the config, or the anonymous caller of a loopback gateway. `routes` are glob patterns."""
 
     name: str
@@ -97,7 +97,7 @@ class Span(NamedTuple):
     end: int
 
 
-class Call(Frozen, kw_only=True):
+class Call(Frozen, frozen=True, kw_only=True):
     """One client request. `prompt_tokens` is an estimate made from bytes; `max_output_tokens` is what the client asked
     for, per choice; `expected_output_tokens` is what this route and key usually get, all choices together, bounded by
     what was asked. `deadline` is on the monotonic clock. `body` is what the client sent, untouched.
@@ -140,7 +140,7 @@ def chance(seed: int, salt: str) -> float:
     return (mixed >> 11) * 2.0**-53
 
 
-class Quantiles(Frozen):
+class Quantiles(Frozen, frozen=True):
     """Decaying p50 and p95 in seconds of successful attempts, how many samples made them, and when the last one came."""
 
     p50_s: float
@@ -149,7 +149,7 @@ class Quantiles(Frozen):
     updated: float
 
 
-class Speed(Frozen):
+class Speed(Frozen, frozen=True):
     """How fast a deployment answers. For streams `ttft` is the time to the first content event and `tpot` the time per
     further output token; for plain calls `ttft` is the time to the whole answer and `tpot` that time divided by the
     output tokens. None where nothing was learned yet."""
@@ -158,7 +158,7 @@ class Speed(Frozen):
     tpot: Quantiles | None = None
 
 
-class Room(Frozen):
+class Room(Frozen, frozen=True):
     """What the cloud's rate-limit headers say is left: shares 0..1 of the limit, and when each is whole again."""
 
     requests_left: float = 1.0
@@ -167,7 +167,7 @@ class Room(Frozen):
     tokens_reset: float = 0.0
 
 
-class Spent(Frozen):
+class Spent(Frozen, frozen=True):
     """Nano-dollars spent at an account or a deployment in the current UTC day, month, and since the process began."""
 
     day: int = 0
@@ -175,7 +175,7 @@ class Spent(Frozen):
     total: int = 0
 
 
-class Candidate(Frozen, kw_only=True):
+class Candidate(Frozen, frozen=True, kw_only=True):
     """A deployment with what is known of it now.
 
     `price` is the real price in force (own GPUs: fully loaded, by utilisation), None where unknown; `marginal` is what
@@ -229,7 +229,7 @@ class Policy(Protocol):
     def apply(self, call: Call, candidates: Sequence[Candidate], now: float) -> Selection: ...
 
 
-class Usage(Frozen):
+class Usage(Frozen, frozen=True):
     """Tokens of one attempt; `estimated` when the cloud sent no usage."""
 
     prompt_tokens: int

@@ -25,7 +25,7 @@ API_VERSIONS: Mapping[Form, str] = {
 }
 
 
-class Azure(OpenAI):
+class Azure(OpenAI, frozen=True, kw_only=True):
     """`api_key` goes as `api-key`, `token` (of Entra) as bearer; `auth: bearer` sends the key as bearer, as some
     serverless endpoints want it. `extra_parameters` is what Azure does with fields it does not know."""
 

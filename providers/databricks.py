@@ -6,7 +6,7 @@ from gateway.secret import Secret
 from providers.openai import OpenAI
 
 
-class Databricks(OpenAI):
+class Databricks(OpenAI, frozen=True, kw_only=True):
     """`url` is https://{workspace}, with or without /serving-endpoints; `api_key` a token that begins with dapi."""
 
     url: str = ""

@@ -5,7 +5,7 @@ Source: groq 1.7.0 (docstrings and types); console.groq.com/docs/rate-limits for
 from providers.openai import OpenAI
 
 
-class Groq(OpenAI):
+class Groq(OpenAI, frozen=True, kw_only=True):
     """`api_key` is a key that begins with gsk_."""
 
     default_url = "https://api.groq.com/openai/v1"

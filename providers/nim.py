@@ -3,7 +3,7 @@
 from providers.openai import OpenAI
 
 
-class NIM(OpenAI):
+class NIM(OpenAI, frozen=True, kw_only=True):
     """`api_key` is a key that begins with nvapi-; your own NIM needs `url` and no key."""
 
     default_url = "https://integrate.api.nvidia.com/v1"

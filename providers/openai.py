@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 MAX_ERROR_BYTES = 65536
 
 
-class OpenAI(Account):
+class OpenAI(Account, frozen=True, kw_only=True):
     """`url` is the base that `/chat/completions` is added to, such as https://api.openai.com/v1."""
 
     api_key: Secret | None = None

@@ -9,7 +9,7 @@ from gateway.secret import Secret
 from providers.openai import OpenAI
 
 
-class Vertex(OpenAI):
+class Vertex(OpenAI, frozen=True, kw_only=True):
     """`token` is an OAuth access token; as `file:/path` it is read again whenever the file changes, so that whatever
     refreshes it (a sidecar, a cron job) needs no restart. `url` replaces the host, up to and without /v1/projects."""
 

@@ -15,7 +15,7 @@ from providers.openai import OpenAI
 LOAD_HEADER = "endpoint-load-metrics"
 
 
-class VLLM(OpenAI):
+class VLLM(OpenAI, frozen=True, kw_only=True):
     """`url` is the base with /v1. `gpu_usd_per_hour` times `gpus` is what the server costs whether it works or not.
     `metrics_every_s` reads /metrics in the background; 0 leaves it at what each answer's header tells."""
 

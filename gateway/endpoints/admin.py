@@ -23,7 +23,9 @@ def guard(tokens: Sequence[AdminToken]) -> Callable[[Request], None]:
         given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
         matches = [hmac.compare_digest(given, token.token.reveal().encode()) for token in tokens]
         if tokens and not any(matches):
-            raise HTTPException(401, "The admin token is missing or not known here: send `Authorization: Bearer <token>`.")
+            raise HTTPException(
+                401, "The admin token is missing or not known here: send `Authorization: Bearer <token>`."
+            )
 
     return check
 
@@ -44,7 +46,9 @@ def add_routes(app: FastAPI, fleet: Fleet, decisions: Decisions, metrics: Metric
     async def decision(id_: str) -> JSONResponse:
         kept = decisions.get(id_)
         if kept is None:
-            raise HTTPException(404, f"There is no decision or request '{id_[:128]}' among the last {decisions.size} calls.")
+            raise HTTPException(
+                404, f"There is no decision or request '{id_[:128]}' among the last {decisions.size} calls."
+            )
         return _json(render(kept, fleet))
 
     @app.post("/admin/explain", dependencies=[may_read])

@@ -45,7 +45,9 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     headers = headers_of(scope)
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding not in (b"identity", b""):
-        raise ClientError(415, "unsupported_encoding", "The request body must not be compressed: leave content-encoding out.")
+        raise ClientError(
+            415, "unsupported_encoding", "The request body must not be compressed: leave content-encoding out."
+        )
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > limit_bytes:
         raise _too_large(limit_bytes)
@@ -65,4 +67,6 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
 
 
 def _too_large(limit_bytes: int) -> ClientError:
-    return ClientError(413, "request_too_large", f"The request body is larger than {limit_bytes} bytes, the limit here.")
+    return ClientError(
+        413, "request_too_large", f"The request body is larger than {limit_bytes} bytes, the limit here."
+    )

@@ -191,7 +191,9 @@ class Exchange:
     async def _cut(self) -> Ended:
         """The grace period is over: what was begun is said to be incomplete, what was not is refused."""
         if not self.started:
-            error = ServiceError(503, "overloaded", "This gateway went away before the call was answered.", retry_after_s=1)
+            error = ServiceError(
+                503, "overloaded", "This gateway went away before the call was answered.", retry_after_s=1
+            )
             return await self._refused(error)
         await self._close_stream(relay.incomplete("This gateway went away."), whole=False)
         return Ended(200, "stream_incomplete")
@@ -202,7 +204,9 @@ class Exchange:
 
     async def _failed(self, error: Exception) -> Ended:
         """A bug of ours: said without any of the values involved."""
-        frames = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        frames = [
+            f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
+        ]
         self.parts.settlement.log.write("bug", id=self.id, error=type(error).__name__, at=" ".join(frames[-6:]))
         if self.started:
             await self._close_stream(relay.incomplete("The gateway failed."), whole=False)
@@ -221,5 +225,3 @@ class Exchange:
             return
         self._settle_attempt(whole=False)
         self.parts.settlement.call(self.decision, self.opened, self.usage, ended, self.began)
-
-

@@ -26,7 +26,9 @@ async def not_found(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     path = request.url.path[:200]
     if status == 405:
-        body = error_body(f"{request.method} is not allowed on {path}.", "invalid_request_error", None, "method_not_allowed")
+        body = error_body(
+            f"{request.method} is not allowed on {path}.", "invalid_request_error", None, "method_not_allowed"
+        )
     else:
         body = error_body(f"There is no {path} here.", "invalid_request_error", None, "not_found")
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}

@@ -1,0 +1,57 @@
+# Everything by one word. `make run` is the whole set-up of a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := pip install --quiet --disable-pip-version-check --require-hashes
+
+.PHONY: run install test check bench soak lock
+
+run: install                        ## serve; on the sandbox when no credentials are found
+	@exec $(BIN)/arriero serve
+
+install: $(VENV)/.installed         ## only make .venv
+
+test: .venv-dev/.installed .venv-litellm/.installed node_modules/.installed   ## all tests
+	.venv-dev/bin/python -m pytest -n 2
+
+check: .venv-dev/.installed         ## format, lint, types
+	.venv-dev/bin/ruff format --check .
+	.venv-dev/bin/ruff check .
+	.venv-dev/bin/mypy
+
+soak: .venv-dev/.installed          ## the long runs
+	.venv-dev/bin/python -m pytest -m soak --timeout 3600
+
+bench: .venv-dev/.installed         ## speed, as ratios to real peers in one run
+	.venv-dev/bin/python -m bench
+
+lock:                               ## write the lock files anew
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
+	.venv-lock/bin/uv pip compile $(COMPILE) --group install pyproject.toml -o requirements.lock
+	.venv-lock/bin/uv pip compile $(COMPILE) --group dev pyproject.toml -o requirements-dev.lock
+	.venv-lock/bin/uv pip compile $(COMPILE) --group install --extra litellm pyproject.toml -o requirements-litellm.lock
+COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Arriero needs Python 3.11 or newer")'
+	@echo "Setting up $(VENV) (once)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/$(PIP) -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-dev/.installed: requirements-dev.lock pyproject.toml
+	@$(PYTHON) -m venv .venv-dev
+	@.venv-dev/bin/$(PIP) -r requirements-dev.lock
+	@.venv-dev/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-litellm/.installed: requirements-litellm.lock pyproject.toml
+	@$(PYTHON) -m venv .venv-litellm
+	@.venv-litellm/bin/$(PIP) -r requirements-litellm.lock
+	@.venv-litellm/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+node_modules/.installed: tests/node/package-lock.json
+	@cd tests/node && npm ci --silent --no-audit --no-fund
+	@mkdir -p node_modules && touch $@

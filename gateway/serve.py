@@ -1,0 +1,160 @@
+"""`arriero serve`: sockets, the two servers in one loop, signals, and taking leave.
+
+Rule 1. SIGTERM: not ready at once, new calls still taken for drain_s, live ones to their end within grace_s.
+Rule 2. A second signal, or the end of the grace period, cuts what is left; every cut stream is told so.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import uvicorn
+
+from gateway.app import Gateway
+from gateway.errors import ConfigError
+from gateway.server import Server, server
+from gateway.types import Frozen
+
+CUT_S = 2.0
+"""How long cut streams may take to say so."""
+
+
+class Listen(Frozen, frozen=True):
+    """Where to listen; a port of 0 lets the system choose."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 8081
+
+
+def bind(host: str, port: int, flag: str) -> socket.socket:
+    """A listening socket. Raises ConfigError that says what stands in the way."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise ConfigError(f"--{flag}host", f"'{host}' is not an address of this machine") from error
+    sock = socket.socket(family, kind, proto)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"--{flag}port", f"cannot listen on {host}:{port}: {error.strerror}; choose another"
+        ) from error
+    sock.setblocking(False)
+    return sock
+
+
+def loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def check_exposure(gateway: Gateway, listen: Listen) -> None:
+    """Raises ConfigError for an open gateway or admin port beyond loopback."""
+    server_ = gateway.config.server
+    if not loopback(listen.host) and not len(gateway.keyring) and not server_.allow_anonymous:
+        raise ConfigError(
+            "--host",
+            f"{listen.host} is not loopback and the config has no 'keys': add some, or say `server: {{allow_anonymous: true}}`",
+        )
+    if not loopback(listen.admin_host) and not gateway.config.admin.tokens:
+        raise ConfigError(
+            "--admin-host", f"{listen.admin_host} is not loopback: the config needs `admin: {{tokens: [...]}}`"
+        )
+
+
+class Running:
+    """A gateway that listens. `port` and `admin_port` are the real ones."""
+
+    def __init__(self, gateway: Gateway, sockets: Sequence[socket.socket], servers: Sequence[Server]) -> None:
+        self.gateway, self._servers = gateway, servers
+        self.port, self.admin_port = (sock.getsockname()[1] for sock in sockets)
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self.interrupted = False
+
+    def stop(self, *, interrupted: bool = False) -> None:
+        """The first time takes leave, the second time at once."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self.interrupted = self.interrupted or interrupted
+        self._stop.set()
+
+    async def until_stopped(self, say: Callable[[str], None]) -> None:
+        """Waits for `stop`, then lets live calls end."""
+        await self._stop.wait()
+        gateway = self.gateway
+        live, config = gateway.live, gateway.config.server
+        live.drain()
+        gateway.log.write("draining", live=len(live), grace_s=config.grace_s)
+        if not self.interrupted:
+            await self._unless_hurried(asyncio.sleep(config.drain_s))
+        live.close()
+        if len(live):
+            say(f"{len(live)} live calls may end within {config.grace_s:g} s; once more to cut them")
+            await self._unless_hurried(live.ended(config.grace_s))
+        if len(live):
+            gateway.log.write("cutting", live=len(live))
+            live.cut()
+            await live.ended(CUT_S)
+
+    async def _unless_hurried(self, work: "asyncio.Future[object] | AsyncIterator[object] | object") -> None:
+        tasks = [asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())]  # type: ignore[arg-type]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def close(self) -> None:
+        for server_ in self._servers:
+            server_.should_exit = True
+
+
+@asynccontextmanager
+async def running(gateway: Gateway, listen: Listen) -> AsyncIterator[Running]:
+    """Listens until the block ends. Raises ConfigError when it cannot."""
+    check_exposure(gateway, listen)
+    sockets = [bind(listen.host, listen.port, "")]
+    with contextlib.ExitStack() as opened:
+        opened.callback(sockets[0].close)
+        sockets.append(bind(listen.admin_host, listen.admin_port, "admin-"))
+        opened.callback(sockets[1].close)
+        await gateway.start()
+        servers = [server(gateway.public), server(gateway.admin)]
+        tasks = [asyncio.create_task(s.serve(sockets=[sock])) for s, sock in zip(servers, sockets, strict=True)]
+        found = Running(gateway, sockets, servers)
+        try:
+            while not all(s.started for s in servers):
+                await asyncio.sleep(0.005)
+            yield found
+        finally:
+            found.close()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await gateway.aclose()
+
+
+async def serve(gateway: Gateway, listen: Listen, say: Callable[[str], None], screen: Callable[[Running], str]) -> int:
+    """Serves until SIGTERM or Ctrl-C; the exit code."""
+    async with running(gateway, listen) as found:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, found.stop)
+        loop.add_signal_handler(signal.SIGINT, lambda: found.stop(interrupted=True))
+        say(screen(found))
+        await found.until_stopped(say)
+    return 130 if found.interrupted else 0
+
+
+def say(text: str) -> None:
+    """Words for people go to stderr."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+Context = AbstractAsyncContextManager
+__all__ = ["Listen", "Running", "running", "say", "serve", "uvicorn"]
