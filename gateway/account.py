@@ -17,9 +17,8 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Account(Section, frozen=True, kw_only=True):
     """A cloud account, region and credential; every provider's own options come on top.
 
-    `url` replaces the cloud's own base URL (private endpoints, VPC hosts, sandboxes). `stream_end: close` says that this
-    server ends its streams without any marker, so that a bare end counts as a whole answer. `stream_usage: false` is for
-    a server that refuses `stream_options`."""
+    `url` replaces the cloud's own base URL (private endpoints, VPC hosts, sandboxes). `stream_end: close` says that
+    this server ends its streams without any marker, so that a bare end counts as a whole answer."""
 
     url: str | None = None
     region: str | None = None

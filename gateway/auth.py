@@ -1,4 +1,4 @@
-"""Who calls: a bearer key to a tenant, in one place. Keys are compared by keyed digest; unknown and wrong are the same."""
+"""Who calls: a bearer key to a tenant, in one place; compared by keyed digest, an unknown key is like a wrong one."""
 
 import fnmatch
 import hashlib

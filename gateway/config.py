@@ -54,7 +54,7 @@ class KeyConfig(Section, frozen=True, kw_only=True):
     name: str
     key: Secret
     routes: tuple[str, ...] = ("*",)
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = {}  # noqa: RUF012  (msgspec copies it)
 
 
 class ServerConfig(Section, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""A decision as data and as text: who was considered at what price and speed, who was removed why, what became of it."""
+"""A decision as data and as text: who was considered at what price and speed, who was removed why, what became."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -190,7 +190,8 @@ def _headline(found: Mapping[str, Any]) -> str:
         head += "  " + ",".join(f"{k}={v}" for k, v in found["labels"].items())
     if "id" in found:
         code = f" {found['code']}" if found["code"] else ""
-        head = f"{found['id']}  {found['at']}  {found['status']}{code} in {found['seconds']:.3f} s, ${found['cost_usd']}\n{head}"
+        ended = f"{found['status']}{code} in {found['seconds']:.3f} s, ${found['cost_usd']}"
+        head = f"{found['id']}  {found['at']}  {ended}\n{head}"
     return head
 
 

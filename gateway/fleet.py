@@ -1,5 +1,6 @@
 """The loaded config as running objects: accounts open, routes with their deployments, policies and metric children."""
 
+import asyncio
 import difflib
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +9,13 @@ from gateway import loading
 from gateway.account import Account
 from gateway.catalog import Catalog, Row
 from gateway.config import Config, DeploymentConfig, RouteConfig
-from gateway.errors import ClientError, ConfigError
+from gateway.errors import ClientError, ConfigError, UpstreamError
 from gateway.health import Health
 from gateway.lane import Lane, Route
 from gateway.metrics import Bound, Deployments, Metrics
 from gateway.prices import gpu_nano_per_s, list_price
 from gateway.router import NamedPolicy
-from gateway.types import FEATURES, Deployment, Price, Provider
+from gateway.types import FEATURES, Deployment, Observed, Price, Provider
 
 DEFAULT_POLICIES = ({"capability": {"missing": "strict"}}, "context_window", "breaker", "headroom", "lowest_cost")
 
@@ -24,6 +25,7 @@ class Fleet:
 
     def __init__(self, config: Config, catalog: Catalog, clock: Callable[[], float], metrics: Metrics) -> None:
         self.config, self.catalog, self.clock = config, catalog, clock
+        self._watches: list[asyncio.Task[None]] = []
         self.metrics = metrics
         self.health = Health(clock)
         self.providers = {name: _open(account, name, clock) for name, account in config.accounts.items()}
@@ -33,10 +35,32 @@ class Fleet:
         metrics.registry.register(Deployments(lanes, clock))
 
     async def start(self) -> None:
-        for provider in self.providers.values():
-            await provider.start()
+        """Readies every account at once, then watches those that tell their state."""
+        await asyncio.gather(*(provider.start() for provider in self.providers.values()))
+        watched = [name for name, provider in self.providers.items() if provider.poll_every_s > 0]
+        self._watches = [asyncio.create_task(self._watch(name)) for name in watched]
+
+    async def _watch(self, account: str) -> None:
+        """Reads one server's state again and again; a server that does not tell is unknown, not idle."""
+        provider = self.providers[account]
+        facts = [
+            lane.facts
+            for route in self.routes.values()
+            for lane in route.lanes.values()
+            if lane.deployment.account == account
+        ]
+        while True:
+            try:
+                seen = await provider.poll()
+            except UpstreamError:
+                seen = Observed()
+            for known in facts:
+                known.see_load(seen.queue, seen.kv_used)
+            await asyncio.sleep(provider.poll_every_s)
 
     async def aclose(self) -> None:
+        for watch in self._watches:
+            watch.cancel()
         for provider in self.providers.values():
             await provider.aclose()
 
@@ -98,9 +122,8 @@ class Fleet:
                 raise loading.unknown(f"routes.{name}.weights", config.weights, self._known_weights(), "weights")
             return found.name
         for candidate in (name, *config.aliases):
-            if found := self.catalog.weights(candidate):
-                if found.open or candidate == name:
-                    return found.name
+            if (found := self.catalog.weights(candidate)) and (found.open or candidate == name):
+                return found.name
         return None
 
     def _known_weights(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is known of each deployment: speed, failures, cooling, rate-limit room, load, spend. Facts only; policies decide.
+"""What is known of each deployment: speed, failures, cooling, rate-limit room, load, spend. Policies decide.
 
 Rule 1. One owner: a Facts object per account and model, changed only here, read by policies as a frozen Candidate.
 Rule 2. Latency is learned from successes only; a failure adds to the error rate, never to the speed.
@@ -6,6 +6,7 @@ Rule 3. Cooling is an absolute time; of two, the later wins.
 """
 
 import bisect
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -78,7 +79,7 @@ class Decaying:
         return self._value
 
     def at(self, now: float) -> float:
-        return self._value * 0.5 ** (max(0.0, now - self._at) * 2 / ERROR_MEMORY_S)
+        return self._value * math.pow(0.5, max(0.0, now - self._at) * 2 / ERROR_MEMORY_S)
 
 
 class Spending:
@@ -143,11 +144,11 @@ class Account:
 
 
 class Facts:
-    """What is known of one set of weights at one account. `version` moves with every change, so that a view can be kept."""
+    """What is known of one set of weights at one account. `version` moves with every change: views can be kept."""
 
     __slots__ = (
-        "_bad", "_good", "_name", "_plain", "_spending", "_stream", "_throughput", "account", "cooling_until", "cooling_why",
-        "failed_at", "failures", "in_flight", "kv_used", "plain", "queue", "room", "stream", "version",
+        "_bad", "_good", "_name", "_plain", "_spending", "_stream", "_throughput", "account", "cooling_until",
+        "cooling_why", "failed_at", "failures", "in_flight", "kv_used", "plain", "queue", "room", "stream", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, account: Account) -> None:
@@ -250,9 +251,9 @@ class Facts:
         self.version += 1
 
     def see_load(self, queue: int | None, kv_used: float | None) -> None:
-        self.queue = queue if queue is not None else self.queue
-        self.kv_used = kv_used if kv_used is not None else self.kv_used
-        self.version += 1
+        if queue != self.queue or kv_used != self.kv_used:
+            self.queue, self.kv_used = queue, kv_used
+            self.version += 1
 
     def spend(self, nano: int, wall_now: float) -> None:
         self._spending.add(nano, wall_now)
@@ -289,7 +290,7 @@ class Health:
         return list(self._facts.values())
 
     def expected_output_tokens(self, route: str, tenant: str, asked: int | None) -> int:
-        """What this route and key usually get per choice, bounded by what was asked; 256 (or what was asked) at first."""
+        """What this route and key usually get per choice, bounded by what was asked; at first that, or 256."""
         learned = self._lengths.get((route, tenant))
         expected = 256 if learned is None else int(learned + 0.5)
         return expected if asked is None else min(expected, asked) if learned is not None else asked

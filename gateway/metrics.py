@@ -1,4 +1,4 @@
-"""Prometheus metrics: one row a metric. Label values come from the config only; children are bound when the fleet loads.
+"""Prometheus metrics: one row a metric; label values come from the config only.
 
 Rule 1. Names are OpenTelemetry's GenAI names where one exists, else `arriero_…` with units.
 Rule 2. Nothing from a request or an upstream becomes a label: series are bounded by routes, deployments and keys.

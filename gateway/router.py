@@ -31,7 +31,7 @@ class Attempt(msgspec.Struct):
 
 
 class Decision(msgspec.Struct):
-    """The order, which policy removed whom and why, remarks; then what became of it, filled in by dispatch and settle."""
+    """The order, which policy removed whom and why, remarks; then what became of it, filled in while it happens."""
 
     id: str
     call: Call
@@ -72,7 +72,8 @@ def nobody(decision: Decision) -> ArrieroError:
         message = f"The prompt and the output asked for fit no deployment of '{decision.call.model}': {story}."
         return ClientError(400, "context_length_exceeded", message, param="messages")
     if last == "capability":
-        message = f"No remaining deployment of '{decision.call.model}' offers what the request uses: {story}.{offers(decision)}"
+        lacks = f"No remaining deployment of '{decision.call.model}' offers what the request uses: {story}."
+        message = lacks + offers(decision)
         return ClientError(400, "unsupported_feature", message)
     names = ", ".join(dict.fromkeys(policy for policy, _ in decision.removed.values()))
     message = f"Every deployment of '{decision.call.model}' was refused by policy ({names}): {story}."

@@ -141,7 +141,7 @@ def chance(seed: int, salt: str) -> float:
 
 
 class Quantiles(Frozen, frozen=True):
-    """Decaying p50 and p95 in seconds of successful attempts, how many samples made them, and when the last one came."""
+    """Decaying p50 and p95 in seconds of successful attempts, how many samples made them, when the last one came."""
 
     p50_s: float
     p95_s: float
@@ -239,7 +239,7 @@ class Usage(Frozen, frozen=True):
 
 
 class Observed(NamedTuple):
-    """What an answer's headers tell of the server's state; None where they tell nothing."""
+    """What a server tells of its state, in an answer's headers or when polled; None where it tells nothing."""
 
     room: Room | None = None
     queue: int | None = None
@@ -268,7 +268,10 @@ class Reply(Protocol):
 
 
 class Provider(Protocol):
-    """The second verb: one wire dialect of one account. `secrets` are to be struck out of anything that is shown."""
+    """The second verb: one wire dialect of one account.
+
+    `secrets` are to be struck out of anything that is shown. `poll` asks the server for its state every `poll_every_s`
+    seconds (0: never) and raises UpstreamError when it does not tell."""
 
     @property
     def secrets(self) -> Sequence[str]: ...
@@ -278,5 +281,10 @@ class Provider(Protocol):
     async def send(self, call: Call, deployment: Deployment) -> Reply: ...
 
     def observe(self, reply: Reply, now: float) -> Observed: ...
+
+    @property
+    def poll_every_s(self) -> float: ...
+
+    async def poll(self) -> Observed: ...
 
     async def aclose(self) -> None: ...

@@ -21,6 +21,7 @@ from gateway.types import Call, Deployment, Endpoint, Observed, Provider, Reply,
 
 _encode = msgspec.json.Encoder().encode
 MAX_ERROR_BYTES = 65536
+POLL_S = 2.0
 
 
 class OpenAI(Account, frozen=True, kw_only=True):
@@ -63,6 +64,14 @@ class OpenAI(Account, frozen=True, kw_only=True):
     def load(self, headers: Mapping[str, str]) -> tuple[int | None, float | None]:
         """Calls waiting at the server and the used share of its KV cache, where it tells."""
         return None, None
+
+    def poll_every_s(self) -> float:
+        """How often /metrics is worth reading; 0 for a cloud that has none."""
+        return 0.0
+
+    def state(self, metrics: str) -> Observed:
+        """What a metrics page tells."""
+        return Observed()
 
     def open(self, name: str, clock: Callable[[], float] = time.monotonic) -> Provider:
         return Passthrough(self, name, clock)
@@ -122,7 +131,7 @@ class Passthrough:
     """The running side of an account: one connection pool, requests out, answers back."""
 
     def __init__(self, account: OpenAI, name: str, clock: Callable[[], float]) -> None:
-        self.account, self.name = account, name
+        self.account, self.name, self.clock = account, name, clock
         parts = urlsplit(account.base_url())
         self.host = parts.netloc
         self.client = Client(
@@ -177,6 +186,21 @@ class Passthrough:
         room = self.account.room(reply.headers, now)
         queue, kv_used = self.account.load(reply.headers)
         return Observed(room, queue, kv_used)
+
+    @property
+    def poll_every_s(self) -> float:
+        return self.account.poll_every_s()
+
+    async def poll(self) -> Observed:
+        """The server's state from its metrics page. Raises UpstreamError."""
+        head = request_head("GET", "/metrics", self.host, [("accept-encoding", "identity")], 0)
+        response = await self.client.request(head, b"", self.clock() + POLL_S)
+        try:
+            if response.status != 200:
+                raise UpstreamError("status", f"answered {response.status}", status=response.status)
+            return self.account.state((await response.read()).decode("utf-8", "replace"))
+        finally:
+            response.close()
 
     async def aclose(self) -> None:
         await self.client.aclose()

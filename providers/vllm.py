@@ -2,6 +2,7 @@
 
 Source: vLLM 0.32.0, run; see tests/golden."""
 
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated
@@ -10,6 +11,7 @@ import msgspec
 
 from gateway.account import Count
 from gateway.secret import Secret
+from gateway.types import Observed
 from providers.openai import OpenAI
 
 LOAD_HEADER = "endpoint-load-metrics"
@@ -31,6 +33,28 @@ class VLLM(OpenAI, frozen=True, kw_only=True):
     def load(self, headers: Mapping[str, str]) -> tuple[int | None, float | None]:
         text = headers.get(LOAD_HEADER)
         return read_load(text) if text else (None, None)
+
+    def poll_every_s(self) -> float:
+        return self.metrics_every_s
+
+    def state(self, metrics: str) -> Observed:
+        return read_metrics(metrics)
+
+
+_GAUGES = re.compile(
+    r"^vllm:(?P<name>num_requests_waiting|kv_cache_usage_perc|gpu_cache_usage_perc)(?:\{[^}]*\})? (?P<value>\S+)$",
+    re.MULTILINE,
+)
+
+
+def read_metrics(text: str) -> Observed:
+    """Calls waiting (summed over engines) and the fullest KV cache; older releases call that gpu_cache_usage_perc."""
+    found: dict[str, list[float]] = {}
+    for match in _GAUGES.finditer(text):
+        found.setdefault(match["name"], []).append(float(match["value"]))
+    waiting = found.get("num_requests_waiting")
+    kv_used = found.get("kv_cache_usage_perc") or found.get("gpu_cache_usage_perc")
+    return Observed(None, int(sum(waiting)) if waiting else None, max(kv_used) if kv_used else None)
 
 
 class _Load(msgspec.Struct):
