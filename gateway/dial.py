@@ -7,12 +7,12 @@ Rule 3. A name is looked up off the event loop, by one lookup at a time. The las
 """
 
 import asyncio
+import functools
 import itertools
 import os
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -23,16 +23,18 @@ RACE_DELAY_S = 0.25  # RFC 8305, 5: the recommended connection attempt delay
 P = TypeVar("P", bound=asyncio.Protocol)
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 Address = tuple[int, SocketAddress]  # family first
+Opened = tuple[asyncio.Transport, P]
+Opener = Callable[[], Coroutine[None, None, Opened[P]]]
 LookUp = Callable[[str, int], Coroutine[None, None, Sequence[Address]]]
 
 
 def split_url(url: str) -> tuple[bool, str, int]:
     """(TLS?, host, port) of `scheme://host[:port]`; raises ValueError for anything but http and https."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None or parts.port == 0:
         raise ValueError("an origin is http://host[:port] or https://host[:port]")
     tls = parts.scheme == "https"
-    return tls, parts.hostname, parts.port or (443 if tls else 80)
+    return tls, parts.hostname, parts.port if parts.port is not None else 443 if tls else 80
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
@@ -67,25 +69,14 @@ class Dialer:
         try:
             async with asyncio.timeout(timeout_s):
                 addresses = await self._addresses(timeout_s)
-                phase = "connecting"
-                sock = await race(interleave(addresses))
-                phase = "the TLS handshake" if self._tls else phase
-                return await self._attach(make, sock)
+                phase = "connecting with TLS" if self._tls else "connecting"
+                return await race([functools.partial(self._open, make, address) for address in interleave(addresses)])
         except TimeoutError:  # also a connect that the kernel gave up
             raise self._error("connect_timeout", f"{phase} took longer than {timeout_s:g} s") from None
-        except socket.gaierror as error:
-            raise self._error("dns", f"the name does not resolve ({error.strerror})") from None
         except UnicodeError:
             raise self._error("dns", "the name cannot be looked up") from None
-        except ssl.SSLCertVerificationError as error:
-            raise self._error("tls", f"the certificate was refused ({error.verify_message})") from None
-        except ssl.SSLError as error:
-            raise self._error("tls", f"the TLS handshake failed ({error.reason or 'broken'})") from None
         except OSError as error:
-            if phase == "the TLS handshake":
-                raise self._error("tls", "the connection broke during the TLS handshake") from None
-            reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            raise self._error("refused", f"cannot connect ({reason.lower()})") from None
+            raise self._error(*_fault(error, self._tls is not None)) from None
 
     def _error(self, kind: FaultKind, what: str) -> UpstreamError:
         return UpstreamError(kind, f"{self.name}: {what}", sent=False)
@@ -107,15 +98,28 @@ class Dialer:
         if not lookup.cancelled() and lookup.exception() is None:
             self._good = lookup.result()
 
-    async def _attach(self, make: Callable[[], P], sock: socket.socket) -> P:
-        loop = asyncio.get_running_loop()
-        server_hostname = self.host if self._tls else None
-        try:
-            _, protocol = await loop.create_connection(make, sock=sock, ssl=self._tls, server_hostname=server_hostname)
-        except BaseException:
-            sock.close()
-            raise
-        return protocol
+    async def _open(self, make: Callable[[], P], address: Address) -> Opened[P]:
+        """One connection, closed by the event loop itself if this is cancelled or fails half-way."""
+        family, (host, port, *_) = address
+        name = self.host if self._tls else None
+        return await asyncio.get_running_loop().create_connection(
+            make, str(host), int(port), family=family, ssl=self._tls, server_hostname=name
+        )
+
+
+def _fault(error: OSError, tls: bool) -> tuple[FaultKind, str]:
+    match error:
+        case socket.gaierror():
+            return "dns", f"the name does not resolve ({error.strerror})"
+        case ssl.SSLCertVerificationError():
+            return "tls", f"the certificate was refused ({error.verify_message})"
+        case ssl.SSLError():
+            return "tls", f"the TLS handshake failed ({error.reason or 'broken'})"
+        case ConnectionResetError() | ConnectionAbortedError() | BrokenPipeError() if tls:
+            return "tls", "the connection broke during the TLS handshake"
+        case _:
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            return "refused", f"cannot connect ({reason.lower()})"
 
 
 def interleave(addresses: Iterable[Address]) -> Sequence[Address]:
@@ -127,61 +131,47 @@ def interleave(addresses: Iterable[Address]) -> Sequence[Address]:
     return [address for turn in turns for address in turn if address is not None]
 
 
-async def race(addresses: Sequence[Address]) -> socket.socket:
-    """A socket connected to the first address that answers; a further one is tried when the one before failed or took
-    RACE_DELAY_S. Raises the last failure. Closes every other socket."""
-    if len(addresses) == 1:
-        return await _connect(addresses[0])
+async def race(openers: Sequence[Opener[P]]) -> P:
+    """The protocol of the first that connects; the next one starts when those before have failed or RACE_DELAY_S is
+    over. Raises the last failure. Closes whatever else connects."""
+    if len(openers) == 1:
+        return (await openers[0]())[1]
     loop = asyncio.get_running_loop()
-    running: list[asyncio.Task[socket.socket]] = []
-    winner: socket.socket | None = None
+    running: list[asyncio.Task[Opened[P]]] = []
+    winner: Opened[P] | None = None
     try:
-        for address in addresses:
-            running.append(loop.create_task(_connect(address)))
-            winner = await _first(running, RACE_DELAY_S)
+        for opener in openers:
+            running.append(loop.create_task(opener()))
+            last = len(running) == len(openers)
+            winner = await _first(running, None if last else RACE_DELAY_S)
             if winner is not None:
-                return winner
-        winner = await _first(running, None)
-        if winner is not None:
-            return winner
-        raise running[-1].exception() or OSError("no address")
+                return winner[1]
+        raise (running[-1].exception() if running else None) or OSError("no address")
     finally:
         for task in running:
             task.cancel()
             task.add_done_callback(lambda done: _close_loser(done, winner))
 
 
-async def _first(running: Sequence["asyncio.Task[socket.socket]"], timeout_s: float | None) -> socket.socket | None:
-    """The socket of a task that succeeded; None when all have failed or the time is over."""
-    deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-    while True:
-        for task in running:
-            if task.done() and task.exception() is None:
+async def _first(running: Sequence["asyncio.Task[Opened[P]]"], timeout_s: float | None) -> Opened[P] | None:
+    """What the first task to succeed opened; None when all have failed or the time is over."""
+    pending = set(running)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + (timeout_s or 0.0)
+    while pending:
+        left_s = None if timeout_s is None else max(0.0, deadline - loop.time())
+        done, pending = await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task.exception() is None:
                 return task.result()
-        pending = [task for task in running if not task.done()]
-        left_s = None if deadline is None else deadline - asyncio.get_running_loop().time()
-        if not pending or (left_s is not None and left_s <= 0):
+        if not done:
             return None
-        await asyncio.wait(pending, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+    return None
 
 
-def _close_loser(done: "asyncio.Task[socket.socket]", winner: socket.socket | None) -> None:
+def _close_loser(done: "asyncio.Task[Opened[P]]", winner: Opened[P] | None) -> None:
     if not done.cancelled() and done.exception() is None and done.result() is not winner:
-        done.result().close()
-
-
-async def _connect(address: Address) -> socket.socket:
-    family, sockaddr = address
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        with suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(sock, sockaddr)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        done.result()[0].abort()
 
 
 def _literal(host: str, port: int) -> Sequence[Address]:

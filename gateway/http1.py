@@ -21,7 +21,7 @@ _VALUE = re.compile(r"[\t -~\x80-\xff]*")  # RFC 9110, 5.5: no CR, LF, NUL or ot
 _KEEP_ALIVE_TIMEOUT = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.ASCII | re.IGNORECASE)
 
 
-class Malformed(ValueError):  # noqa: N818 - reads as what it says of the peer
+class Malformed(ValueError):
     """The peer does not speak HTTP/1.1 as we allow it; the text says what it did, never the bytes."""
 
 

@@ -27,7 +27,7 @@ class Turn:
 
 
 class PoolBesideItsModel(RuleBasedStateMachine):
-    """Connections are numbers. A caller holds a connection or leave to open one (None); granted ones may be cancelled."""
+    """Connections are numbers. A caller holds a connection or leave to open one (None)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -92,6 +92,9 @@ class Upstream:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def stop_listening(self) -> None:
+        self._server.close()
+
     async def until_live(self, count: int) -> None:
         async with self.ended:
             await asyncio.wait_for(self.ended.wait_for(lambda: self.live <= count), PATIENCE_S)
