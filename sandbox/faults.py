@@ -40,7 +40,6 @@ def _cut(play: Playback) -> None:
 async def _for(play: Playback, stall_s: float | None) -> None:
     """Silence for so long; without a number until the client leaves."""
     if stall_s is None:
-        _cut(play)
         await play.connection.gone()
     else:
         await asyncio.sleep(stall_s)

@@ -1,5 +1,10 @@
-"""Groq's wire: /openai/v1, timings in usage, x_groq, rate-limit headers on every answer, and what it refuses."""
+"""Groq's wire: /openai/v1, timings in usage, x_groq, rate-limit headers on every answer, and what it refuses.
 
+Sources: groq 1.7.0 (fields, types); console.groq.com/docs/rate-limits; words of unknown fields fanenr/chatbot#21,
+janhq/jan#8136, ServiceStack/llms#17; of limits Aider#3265.
+"""
+
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
@@ -18,6 +23,14 @@ metadata n parallel_tool_calls presence_penalty reasoning_effort reasoning_forma
 seed service_tier stop store stream stream_options temperature tool_choice tools top_logprobs top_p user
 """  # groq 1.7.0, Completions.create
 _KNOWN = frozenset(_KNOWN_FIELDS.split())
+_MESSAGE_FIELDS: Mapping[str, frozenset[str]] = {
+    "system": frozenset({"role", "content", "name"}),
+    "developer": frozenset({"role", "content", "name"}),
+    "user": frozenset({"role", "content", "name"}),
+    "assistant": frozenset({"role", "content", "name", "function_call", "reasoning", "tool_calls"}),
+    "tool": frozenset({"role", "content", "tool_call_id"}),
+    "function": frozenset({"role", "content", "name"}),
+}
 _TIERS = ("auto", "on_demand", "flex", "performance")
 
 
@@ -118,7 +131,9 @@ class Groq(OpenAIShape):
     def check_chat(self, body: dict[str, Json], model: Model) -> None:
         for name in body:
             if name not in _KNOWN:
-                raise self.invalid(f"property '{name}' is unsupported")
+                near = difflib.get_close_matches(name, _KNOWN, 1)
+                hint = f", did you mean '{near[0]}'?" if near else ""
+                raise self.invalid(f"property '{name}' is unsupported{hint}")
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise self.invalid("'messages' : minimum number of items is 1")
@@ -136,9 +151,15 @@ class Groq(OpenAIShape):
         self._check_form(body)
 
     def _check_message(self, place: int, message: Json) -> None:
-        roles = ("system", "developer", "user", "assistant", "tool", "function")
-        if not isinstance(message, dict) or message.get("role") not in roles:
+        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(role, str) or role not in _MESSAGE_FIELDS:
             raise self.invalid(f"'messages.{place}' : discriminator property 'role' has invalid value")
+        for name in message:
+            if name not in _MESSAGE_FIELDS[role]:
+                raise self.invalid(
+                    f"'messages.{place}' : for 'role:{role}' the following must be satisfied"
+                    f"[('messages.{place}' : property '{name}' is unsupported)]"
+                )
         content = message.get("content")
         if isinstance(content, list) and any(part.get("type") != "text" for part in content):
             raise self.invalid(f"messages[{place}].content must be a string")

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
@@ -25,13 +25,19 @@ _READ_AHEAD_BYTES = 1024 * 1024
 Handler = Callable[["Connection", Request], Awaitable[None]]
 
 
+class Watch(Protocol):
+    """Who is told of connections that come and go."""
+
+    def opened(self, connection: "Connection") -> None: ...
+
+    def closed(self, connection: "Connection") -> None: ...
+
+
 class Connection(asyncio.Protocol):
     """Owns one socket. One task serves one request at a time; bytes that come meanwhile wait."""
 
-    def __init__(
-        self, number: int, handler: Handler, keep_alive_s: Callable[[], float], on_close: Callable[["Connection"], None]
-    ) -> None:
-        self.number, self._handler, self._keep_alive_s, self._on_close = number, handler, keep_alive_s, on_close
+    def __init__(self, number: int, handler: Handler, keep_alive_s: Callable[[], float], watch: Watch) -> None:
+        self.number, self._handler, self._keep_alive_s, self._watch = number, handler, keep_alive_s, watch
         self._loop = asyncio.get_running_loop()
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=256 * 1024)
         self._head: h11.Request | None = None
@@ -50,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=0)
         self._start_idle()
+        self._watch.opened(self)
 
     def data_received(self, data: bytes) -> None:
         self._stop_idle()
@@ -76,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         if self._task is not None:
             self._task.cancel()
-        self._on_close(self)
+        self._watch.closed(self)
 
     # ------------------------------------------------------------------ reading
     def _parse(self) -> None:
@@ -168,6 +175,8 @@ class Connection(asyncio.Protocol):
     def reset(self) -> None:
         """RST at once; what the kernel has not sent is lost."""
         self.keep = False
+        if self.closed_at is not None:
+            return
         sock = cast(socket.socket, self._transport.get_extra_info("socket"))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()

@@ -38,7 +38,7 @@ class Port:
         self._fillers: list[socket.socket] = []
         self.connections: set[Connection] = set()
         self._state = "shut"
-        self.on_accept: Callable[[Connection], None] | None = None
+        self.on_open: Callable[[Connection], None] | None = None
         self.on_close: Callable[[Connection], None] | None = None
 
     async def become(self, state: str) -> None:
@@ -73,13 +73,14 @@ class Port:
             self._fillers.append(filler)
 
     def _accept(self) -> Connection:
-        connection = Connection(next(_numbers), self._serve, self._keep_alive_s, self._lost)
-        self.connections.add(connection)
-        if self.on_accept is not None:
-            self.on_accept(connection)
-        return connection
+        return Connection(next(_numbers), self._serve, self._keep_alive_s, self)
 
-    def _lost(self, connection: Connection) -> None:
+    def opened(self, connection: Connection) -> None:
+        self.connections.add(connection)
+        if self.on_open is not None:
+            self.on_open(connection)
+
+    def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
         if self.on_close is not None:
             self.on_close(connection)
@@ -113,7 +114,7 @@ class CloudServer:
 
     def bind(self, host: str, number: int) -> None:
         self.port = Port(host, number, self._serve, self._keep_alive_s)
-        self.port.on_accept, self.port.on_close = self._accepted, self._closed
+        self.port.on_open, self.port.on_close = self._opened, self._closed
 
     def origin(self) -> str:
         assert self.port is not None
@@ -131,7 +132,7 @@ class CloudServer:
         return self.cloud.keep_alive_s if told is None else told
 
     # ------------------------------------------------------------------ one connection
-    def _accepted(self, connection: Connection) -> None:
+    def _opened(self, connection: Connection) -> None:
         fault = self.site.behaviour.fault
         if fault is not None and fault.at == "accept" and self.site.fault_for("", "POST", fault.path or ""):
             asyncio.get_running_loop().call_soon(connection.reset if fault.kind == "reset_before" else connection.close)
