@@ -255,8 +255,11 @@ class Reply(Protocol):
     `alive` says that what came last was data, not a comment: the idle limit counts from now.
     """
 
-    status: int
-    headers: Mapping[str, str]
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
 
     async def read(self) -> bytes: ...
 

@@ -4,7 +4,7 @@ Rule 1. Imported when an account names it, in a thread, before readiness (about 
 Rule 2. Retries, downloads, callbacks and telemetry of its own are off: attempts are the gateway's.
 Rule 3. What it raises becomes an UpstreamError with the status and headers of the cloud behind it.
 
-Source: litellm 1.106.2 and 1.109.1, run. Headers of a refusal are on `litellm_response_headers`, not on the response."""
+Source: litellm 1.106.2, run. Headers of a refusal are on `litellm_response_headers`, not on the response."""
 
 import asyncio
 import importlib.util
