@@ -212,7 +212,7 @@ class Candidate(Frozen, frozen=True, kw_only=True):
         return self.stream if stream else self.plain
 
 
-class Selection(NamedTuple):
+class Selection(Frozen, frozen=True):
     """What a policy answers: who is left and in which order, why the others are not, and a remark for the decision."""
 
     kept: Sequence[Candidate]
