@@ -105,6 +105,7 @@ class Dispatcher:
             lease.callback(lane.facts.end)
             reply = await lane.provider.send(call, lane.deployment)
             lease.callback(reply.close)
+            attempt.degraded = reply.degraded
             self._observe(lane, reply)
             if call.stream:
                 stream = relay.Stream(call, reply, lane.stream_end)

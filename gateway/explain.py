@@ -153,6 +153,7 @@ def _attempt(decision: Decision, attempt: Any) -> dict[str, Any]:
         "seconds": None if attempt.ended is None else round(attempt.ended - attempt.began, 4),
         "cost_usd": usd(attempt.cost_nano),
         "cost_estimated": attempt.cost_estimated,
+        "degraded": dict(attempt.degraded),
     }
 
 

@@ -151,6 +151,7 @@ class Fleet:
             max_output_tokens=config.max_output_tokens or (row.max_output_tokens if row else None),
             features=_features(config.features, features, f"{path}.features"),
             stop_limit=row.stop_limit if row else None,
+            emulates=getattr(account, "emulates", frozenset()),
             weight=config.weight,
             tier=config.tier,
             region=config.region or account.region or getattr(account, "location", None),

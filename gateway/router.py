@@ -1,6 +1,6 @@
 """Deciding: a call and its candidates through the route's policies to an order. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -28,6 +28,7 @@ class Attempt(msgspec.Struct):
     ended: float | None = None
     cost_nano: int = 0
     cost_estimated: bool = False
+    degraded: Mapping[str, str] = {}
 
 
 class Decision(msgspec.Struct):

@@ -33,7 +33,8 @@ class Price(Frozen, frozen=True):
 class Deployment(Frozen, frozen=True, kw_only=True):
     """One set of weights at one account, as the config and the catalogue describe it.
 
-    `name` is unique within its route. `features` holds words of FEATURES. A limit of None is not known.
+    `name` is unique within its route. `features` holds words of FEATURES, `emulates` those that the gateway can stand in
+    for where the cloud lacks them. A limit of None is not known.
     `price` is the list price; own GPUs have none and are priced by their utilisation instead.
     """
 
@@ -47,6 +48,7 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     features: frozenset[str] = frozenset()
     stop_limit: int | None = None
+    emulates: frozenset[str] = frozenset()
     weight: float = 1.0
     tier: int = 1
     region: str | None = None
@@ -252,6 +254,7 @@ class Reply(Protocol):
     `status` is the upstream's. `headers` have lower-case names. For a plain answer `read` gives the whole body; for a
     stream `chunk` gives bytes of server-sent events as they come, b"" at the end. Both raise errors.UpstreamError.
     `close` is idempotent, may be called at any point, never waits, and gives the connection back or closes it.
+    `degraded` names what this cloud could not do as asked: a parameter or feature to `emulated`, `dropped` or `clamped`.
     `alive` says that what came last was data, not a comment: the idle limit counts from now.
     """
 
@@ -260,6 +263,9 @@ class Reply(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def degraded(self) -> Mapping[str, str]: ...
 
     async def read(self) -> bytes: ...
 

@@ -52,7 +52,8 @@ def _import() -> ModuleType:
     litellm.disable_hf_tokenizer_download = True
     litellm.turn_off_message_logging = True
     litellm.drop_params = False
-    return litellm
+    found: ModuleType = litellm
+    return found
 
 
 class Leaf:
@@ -151,6 +152,8 @@ def _translated(error: Exception, litellm: Any) -> UpstreamError:
 class WholeReply:
     """A plain answer, already whole."""
 
+    degraded: Mapping[str, str] = {}  # noqa: RUF012  (litellm refuses what it cannot do)
+
     def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
         self._body = body
         self.status = 200
@@ -172,6 +175,8 @@ class WholeReply:
 
 class StreamedReply:
     """litellm's chunks as server-sent events."""
+
+    degraded: Mapping[str, str] = {}  # noqa: RUF012  (litellm refuses what it cannot do)
 
     def __init__(
         self,

@@ -211,6 +211,8 @@ class PassedReply:
 
     __slots__ = ("_first_byte_s", "_response", "headers", "status")
 
+    degraded: Mapping[str, str] = {}  # noqa: RUF012  (nothing is changed on a pass-through)
+
     def __init__(self, response: Response, first_byte_s: float) -> None:
         self._response, self._first_byte_s = response, first_byte_s
         self.status, self.headers = response.status, response.headers

@@ -155,7 +155,11 @@ class Exchange:
             head.append((b"x-arriero-decision", self.decision.id.encode()))
             head.append((b"x-arriero-attempts", b"%d" % len(self.decision.attempts)))
             if self.decision.attempts:
-                head.append((b"x-arriero-deployment", self.decision.attempts[-1].deployment.encode()))
+                last = self.decision.attempts[-1]
+                head.append((b"x-arriero-deployment", last.deployment.encode()))
+                if last.degraded:
+                    said = ",".join(f"{what}={how}" for what, how in last.degraded.items())
+                    head.append((b"x-arriero-degraded", said.encode()))
         return head
 
     async def _plain(self, opened: Opened) -> Ended:
