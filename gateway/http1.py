@@ -13,6 +13,7 @@ from functools import lru_cache
 import httptools
 
 MAX_FRAMING_BYTES = 65_536
+HEADER_OVERHEAD_BYTES = 32  # what a header counts for beside its text, as in RFC 9113, 6.5.2
 MAX_INTERIM_ANSWERS = 8  # 1xx before the answer; more is a loop
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
@@ -103,13 +104,15 @@ class Incoming:
         if parser is None:  # after the end
             self.reusable = False
             return
-        body_before = self.received_bytes
+        body_before, pieces_before = self.received_bytes, len(self.pieces)
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete:
                 raise _malformed(error) from None
             self.reusable = False  # bytes after the end: the answer stands, the connection does not
+        if len(self.pieces) > pieces_before + 1:  # a flood of one-byte chunks must not cost forty bytes for each
+            self.pieces[pieces_before:] = [b"".join(self.pieces[pieces_before:])]
         if self.complete:
             self.release()
         elif self.received_bytes == body_before:
@@ -150,7 +153,7 @@ class Incoming:
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
+        self._header_bytes += len(name) + len(value) + HEADER_OVERHEAD_BYTES
         if self._header_bytes > MAX_FRAMING_BYTES:
             raise _too_much_framing()
         if self.headed:  # a trailer, or a second answer nobody asked for: of no use to anyone

@@ -7,8 +7,9 @@ Rule 3. A kept connection that closes before a byte of the answer is nobody's fa
 
 import asyncio
 import time
+from typing import NoReturn
 
-from gateway.connection import PIECE, WHOLE, Clock, Connection, Origin, Phase, Timeouts
+from gateway.connection import PIECE, TIMER_SLACK_S, WHOLE, Clock, Connection, Origin, Phase, Timeouts
 from gateway.dial import Dialer
 from gateway.errors import UpstreamError
 from gateway.http1 import Incoming, request_head
@@ -42,7 +43,7 @@ class Response:
                 self.close()
                 return incoming.take()
             if connection.fault is not None:
-                self._raise(connection)
+                self._raise(connection.fault)
             connection.resume()
             await self._wait(connection, WHOLE, None, None)
         return self._ended()
@@ -61,7 +62,7 @@ class Response:
                 connection.resume()
                 return incoming.take()
             if connection.fault is not None:
-                self._raise(connection)
+                self._raise(connection.fault)
             await self._wait(connection, PIECE, idle_s, None)
         return self._ended()
 
@@ -101,11 +102,10 @@ class Response:
             self.close()
             raise
 
-    def _raise(self, connection: Connection) -> None:
-        self._fault = connection.fault
+    def _raise(self, fault: UpstreamError) -> NoReturn:
+        self._fault = fault
         self.close()
-        assert self._fault is not None
-        raise self._fault
+        raise fault
 
     def _ended(self) -> bytes:
         if self._fault is not None:
@@ -255,17 +255,17 @@ class Client:
 
     async def _connect(self, began: float, total: float) -> Connection:
         """A new connection in a slot that is ours already; the slot is given back if that fails."""
+        connect_s = self.timeouts.connect_s
         left_s = total - self.clock()
         try:
-            connection = await self._dialer.dial(self._make, min(self.timeouts.connect_s, left_s))
-        except BaseException as error:
+            connection = await self._dialer.dial(self._make, min(connect_s, left_s))
+        except UpstreamError as error:
             self._pool.free()
-            if (
-                isinstance(error, UpstreamError)
-                and error.kind == "connect_timeout"
-                and left_s < self.timeouts.connect_s
-            ):
+            if error.kind == "connect_timeout" and left_s < connect_s:
                 raise self._late(began, total) from error
+            raise
+        except BaseException:
+            self._pool.free()
             raise
         connection.leased = True
         return connection
@@ -289,7 +289,7 @@ class Client:
 
     def _on_sweep(self) -> None:
         self._sweep_timer = None
-        self._sweep(self.clock() + 0.001)
+        self._sweep(self.clock() + TIMER_SLACK_S)
 
     def _sweep(self, now: float) -> None:
         """Close the idle connections whose time is over, and come back for the others."""

@@ -193,6 +193,7 @@ REFUSED = {
     "a status below 100": b"HTTP/1.1 099 What\r\ncontent-length: 0\r\n\r\n",
     "interim answers without end": b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_INTERIM_ANSWERS + 1),
     "a head without end": b"HTTP/1.1 200 OK\r\n" + b"x-a: b\r\n" * (MAX_FRAMING_BYTES // 4),
+    "headers without end": b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 3_000,
     "a header without end": b"HTTP/1.1 200 OK\r\nx-a: " + b"b" * MAX_FRAMING_BYTES,
     "trailers without end": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
     + b"x: "
@@ -251,6 +252,14 @@ def test_repeated_headers_are_joined_and_names_are_lower_case() -> None:
 )
 def test_a_keep_alive_header_says_how_long(value: str, seconds: float | None) -> None:
     assert feed(f"HTTP/1.1 204 OK\r\nkeep-alive: {value}\r\n\r\n".encode()).keep_alive_s() == seconds
+
+
+def test_a_flood_of_tiny_chunks_is_held_as_one_piece() -> None:
+    incoming = feed(CHUNKED + b"1\r\na\r\n" * 40_000)
+    assert (len(incoming.pieces), incoming.buffered_bytes) == (1, 40_000)
+    incoming.feed(b"1\r\nb\r\n1\r\nc\r\n")
+    assert len(incoming.pieces) == 2
+    assert incoming.take() == b"a" * 40_000 + b"bc"
 
 
 def test_what_was_taken_is_not_given_again() -> None:
