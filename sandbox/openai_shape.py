@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import msgspec
 
-from sandbox.answers import Ask, Choice, answer, key_of, logprob_of, tokens_of
+from sandbox.answers import Ask, Choice, ToolCall, answer, key_of, logprob_of, tokens_of
 from sandbox.cloud import Cloud, encode
 from sandbox.embeddings import embedded, texts_of
 from sandbox.limits import Short
@@ -295,7 +295,7 @@ class OpenAIShape(Cloud):
 
     def _call_events(self, talk: Talk, choice: Choice) -> Iterator[Event]:
         for number, call in enumerate(choice.calls):
-            head = {"index": number, **self.call_head(call.id, call.name)}
+            head = self.call_head(number, call)
             part = self.delta_choice(talk, choice, {"tool_calls": [head]}, None)
             yield self.event(self.chunk(talk, [part]), len(tokens_of(call.name)), "text")
             for piece in tokens_of(call.arguments):
@@ -303,8 +303,10 @@ class OpenAIShape(Cloud):
                 part = self.delta_choice(talk, choice, {"tool_calls": [fragment]}, None)
                 yield self.event(self.chunk(talk, [part]), 1, "text")
 
-    def call_head(self, made: str, name: str) -> dict[str, Json]:
-        return {"id": self.call_id(made), "type": "function", "function": {"name": name, "arguments": ""}}
+    def call_head(self, number: int, call: ToolCall) -> dict[str, Json]:
+        """The first fragment of a call; the others have only its index and arguments."""
+        function = {"name": call.name, "arguments": ""}
+        return {"index": number, "id": self.call_id(call.id), "type": "function", "function": function}
 
     def event(self, chunk: Mapping[str, Json], tokens: int, kind: str) -> Event:
         return Event(b"data: " + encode(chunk) + b"\n\n", tokens, kind)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from sandbox.answers import Choice, key_of, tokens_of
+from sandbox.answers import Choice, ToolCall, key_of, tokens_of
 from sandbox.cloud import json_reply
 from sandbox.limits import Short
 from sandbox.openai_shape import DONE, Route, Talk
@@ -247,8 +247,8 @@ class Vllm(TextCompletions):
     def call_id(self, made: str) -> str:
         return f"chatcmpl-tool-{made}"
 
-    def call_head(self, made: str, name: str) -> dict[str, Json]:
-        return {"id": self.call_id(made), "type": "function", "function": {"name": name}}
+    def call_head(self, number: int, call: ToolCall) -> dict[str, Json]:
+        return {"id": self.call_id(call.id), "type": "function", "index": number, "function": {"name": call.name}}
 
     def start_chunk(self, talk: Talk, choice: Choice) -> dict[str, Json]:
         part = {
