@@ -6,7 +6,7 @@ Rule 2. Nothing from a request or an upstream becomes a label: series are bounde
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -31,6 +31,9 @@ OUTCOMES = frozenset(
     }
     | {outcome.name for outcome in (*BY_KIND.values(), *BY_STATUS.values())}
 )
+
+
+disable_created_metrics()  # a second series for every counter, which nobody reads
 
 
 class Metrics:
