@@ -135,12 +135,19 @@ class Throughput:
 class Account:
     """What deployments of one account share: its spend, and the pause after its credential was refused."""
 
-    __slots__ = ("cooling_until", "spending", "version")
+    __slots__ = ("cooling_until", "cooling_why", "spending", "version")
 
     def __init__(self) -> None:
         self.spending = Spending()
         self.version = 0
         self.cooling_until = 0.0
+        self.cooling_why = ""
+
+    def cool(self, until: float, why: str) -> None:
+        """Leaves every deployment of the account alone; of two times the later wins."""
+        if until > self.cooling_until:
+            self.cooling_until, self.cooling_why = until, why
+            self.version += 1
 
 
 class Facts:
@@ -148,13 +155,14 @@ class Facts:
 
     __slots__ = (
         "_bad", "_good", "_name", "_plain", "_spending", "_stream", "_throughput", "account", "cooling_until",
-        "cooling_why", "failed_at", "failures", "in_flight", "kv_used", "plain", "queue", "room", "stream", "version",
+        "cooling_why", "failed_at", "failing_since", "failures", "in_flight", "kv_used", "plain", "queue", "room", "stream",
+        "version",
     )  # fmt: skip
 
     def __init__(self, name: str, account: Account) -> None:
         self._name, self.account = name, account
         self.in_flight = self.failures = 0
-        self.failed_at = self.cooling_until = 0.0
+        self.failed_at = self.failing_since = self.cooling_until = 0.0
         self.cooling_why = ""
         self.plain = self.stream = Speed()
         self.room = Room()
@@ -174,6 +182,7 @@ class Facts:
     def view(self, deployment: Deployment, now: float) -> Candidate:
         """The frozen view, for one of the deployments that share these facts."""
         good, bad = self._good.at(now), self._bad.at(now)
+        cooling = self if self.cooling_until >= self.account.cooling_until else self.account
         price, marginal = self._prices(deployment, now)
         return Candidate(
             deployment=deployment,
@@ -186,8 +195,9 @@ class Facts:
             recent=good + bad,
             failures=self.failures,
             failed_at=self.failed_at,
-            cooling_until=max(self.cooling_until, self.account.cooling_until),
-            cooling_why=self.cooling_why,
+            failing_since=self.failing_since,
+            cooling_until=cooling.cooling_until,
+            cooling_why=cooling.cooling_why,
             room=self.room,
             queue=self.queue,
             kv_used=self.kv_used,
@@ -215,6 +225,7 @@ class Facts:
         """It answered; the breaker closes."""
         self._good.add(1.0, now)
         self.failures = 0
+        self.failing_since = 0.0
         self.version += 1
 
     def learn_speed(self, stream: bool, ttft_s: float, tpot_s: float | None, now: float) -> None:
@@ -227,6 +238,8 @@ class Facts:
     def failed(self, outcome: Outcome, retry_after_s: float | None, now: float) -> None:
         """A failure that says something about the deployment, and how long the cloud wants to be left alone."""
         self._bad.add(1.0, now)
+        if not self.failures:
+            self.failing_since = now
         self.failures += 1
         self.failed_at = now
         pause = retry_after_s if retry_after_s is not None else self._back_off_s(outcome, now)
@@ -234,8 +247,7 @@ class Facts:
         if pause > 0 and until > self.cooling_until:
             self.cooling_until, self.cooling_why = until, outcome.name
         if outcome.fault == "credential":
-            self.account.cooling_until = max(self.account.cooling_until, until)
-            self.account.version += 1
+            self.account.cool(until, outcome.name)
         self.version += 1
 
     def _back_off_s(self, outcome: Outcome, now: float) -> float:
