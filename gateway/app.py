@@ -37,7 +37,7 @@ class Gateway:
     ) -> None:
         self.config, self.log = config, log or Log()
         self.metrics = Metrics()
-        self.fleet = Fleet(config, Catalog.load(), clock, self.metrics)
+        self.fleet = Fleet(config, Catalog.load(), self.metrics, clock, wall)
         self.keyring = Keyring(config.keys)
         self.decisions = Decisions()
         self.live = Live(self.metrics.in_flight, self.metrics.draining)

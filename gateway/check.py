@@ -1,7 +1,6 @@
 """`arriero check`: what a good config should still be warned of: retiring weights, no price, nobody there."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from datetime import date
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ REACH_S = 2.0
 
 async def warnings(config: Config, catalog: Catalog, today: date, *, reach: bool) -> Sequence[str]:
     """Warnings for a config. Raises ConfigError for one that cannot run."""
-    fleet = Fleet(config, catalog, time.monotonic, Metrics())
+    fleet = Fleet(config, catalog, Metrics())
     lanes = [(route.name, lane) for route in fleet.routes.values() for lane in route.lanes.values()]
     found: list[str] = []
     for route, lane in lanes:

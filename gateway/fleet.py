@@ -2,7 +2,9 @@
 
 import asyncio
 import difflib
-from collections.abc import Callable
+import time
+import ssl
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gateway import loading
@@ -23,13 +25,21 @@ DEFAULT_POLICIES = ({"capability": {"missing": "strict"}}, "context_window", "br
 class Fleet:
     """Accounts and routes of one config. Owns the accounts' connections."""
 
-    def __init__(self, config: Config, catalog: Catalog, clock: Callable[[], float], metrics: Metrics) -> None:
-        self.config, self.catalog, self.clock = config, catalog, clock
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.config, self.catalog, self.clock, self.wall = config, catalog, clock, wall
         self._watches: list[asyncio.Task[None]] = []
         self.metrics = metrics
         self.health = Health(clock)
         self.providers = {name: _open(account, name, clock) for name, account in config.accounts.items()}
         self.routes = {name: self._route(name, route) for name, route in config.routes.items()}
+        self._check_baseline()
         self.names = self._names()
         lanes = {(route.name, name): lane.facts for route in self.routes.values() for name, lane in route.lanes.items()}
         metrics.registry.register(Deployments(lanes, clock))
@@ -39,6 +49,13 @@ class Fleet:
         await asyncio.gather(*(provider.start() for provider in self.providers.values()))
         watched = [name for name, provider in self.providers.items() if provider.poll_every_s > 0]
         self._watches = [asyncio.create_task(self._watch(name)) for name in watched]
+        self._watches.append(asyncio.create_task(self._turn_pages()))
+
+    async def _turn_pages(self) -> None:
+        """Lets a new day begin for spend caps within a second of midnight."""
+        while True:
+            self.health.roll(self.wall())
+            await asyncio.sleep(1.0)
 
     async def _watch(self, account: str) -> None:
         """Reads one server's state again and again; a server that does not tell is unknown, not idle."""
@@ -78,9 +95,12 @@ class Fleet:
         for route in self.routes.values():
             names[route.name] = route
         for route in self.routes.values():
-            for alias in route.aliases:
-                if names.setdefault(alias, route) is not route:
-                    raise ConfigError(f"routes.{route.name}.aliases", f"'{alias}' already names {names[alias].name}")
+            for i, alias in enumerate(route.aliases):
+                if alias in names:
+                    raise ConfigError(
+                        f"routes.{route.name}.aliases[{i}]", f"'{alias}' names {names[alias].name} already"
+                    )
+                names[alias] = route
         for route in self.routes.values():  # the ids of the weights, where nobody claims them
             weights = self.catalog.weights(route.weights) if route.weights else None
             for alias in weights.aliases if weights else ():
@@ -96,17 +116,30 @@ class Fleet:
             for i, value in enumerate(DEFAULT_POLICIES if config.policies is None else config.policies)
         )
         weights = self._weights(name, config)
-        lanes: dict[str, Lane] = {}
+        found: dict[str, Deployment | None] = {}  # None: not enabled, but its name is taken
         for i, value in enumerate(config.deployments):
             place = f"{path}.deployments[{i}]"
             wanted = loading.deployment(value, place)
-            if not wanted.enabled:
-                continue
             deployment = self._deployment(wanted, weights, place)
-            if deployment.name in lanes:
+            if deployment.name in found:
                 raise ConfigError(place, f"'{deployment.name}' stands twice: give one of them a 'name'")
-            lanes[deployment.name] = self._lane(name, deployment)
+            found[deployment.name] = deployment if wanted.enabled else None
+        lanes = {d.name: self._lane(name, d) for d in found.values() if d is not None}
+        if not lanes:
+            raise ConfigError(
+                f"{path}.deployments", "all of them have `enabled: false`: enable one, or leave out the route"
+            )
+        for i, policy in enumerate(policies):
+            self._check_names(policy, found, f"{path}.policies[{i}].{policy.name}")
         return Route(name, config.aliases, weights, lanes, policies)
+
+    def _check_names(self, policy: NamedPolicy, deployments: Iterable[str], path: str) -> None:
+        """Refuses a policy that names an account or deployment which is not there: it would be about nobody."""
+        named: Mapping[str, Iterable[str]] = getattr(policy.policy, "named", {})
+        for what, known in (("account", self.config.accounts), ("deployment", deployments)):
+            for word in named.get(what, ()):
+                if word not in known:
+                    raise loading.unknown(path, word, known, what)
 
     def _lane(self, route: str, deployment: Deployment) -> Lane:
         bound = Bound(self.metrics, route, deployment)
@@ -126,6 +159,12 @@ class Fleet:
                 return found.name
         return None
 
+    def _check_baseline(self) -> None:
+        baseline = self.config.baseline
+        priced = sorted({row.weights for row in self.catalog.rows() if row.price})
+        if baseline is not None and baseline.model not in priced:
+            raise loading.unknown("baseline.model", baseline.model, priced, "priced model")
+
     def _known_weights(self) -> list[str]:
         return sorted({row.weights for row in self.catalog.rows()})
 
@@ -138,15 +177,15 @@ class Fleet:
         row = self._row(cloud, config, weights)
         model = config.model or (row.id if row else None)
         if model is None:
-            raise ConfigError(path, f"the catalogue has no row for '{weights or 'this route'}' at {cloud}: say 'model'")
+            raise ConfigError(path, _no_model(weights, cloud))
         features = row.features if row else frozenset(FEATURES) - {"embeddings", "audio"}
         return Deployment(
             name=config.name or config.account,
             account=config.account,
             cloud=cloud,
             model=model,
-            price=_price(config, row, f"{path}.price"),
-            gpu_nano_per_s=_gpu_nano_per_s(account) if config.price is None else 0,
+            price=_price(config, row),
+            gpu_nano_per_s=_gpu_nano_per_s(account, config.account) if config.price is None else 0,
             context_tokens=config.context_tokens or (row.context_tokens if row else None),
             max_output_tokens=config.max_output_tokens or (row.max_output_tokens if row else None),
             features=_features(config.features, features, f"{path}.features"),
@@ -169,33 +208,51 @@ def _open(account: Account, name: str, clock: Callable[[], float]) -> Provider:
     opener: Any = account  # every provider's account has `open`; see providers/openai.py
     try:
         provider: Provider = opener.open(name, clock)
-    except (ValueError, OSError) as error:
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"providers.{name}.ca_file", f"{account.ca_file} holds no certificates in PEM form"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"providers.{name}.ca_file", f"{account.ca_file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise ConfigError(f"providers.{name}", str(error)) from error
     return provider
 
 
-def _price(config: DeploymentConfig, row: Row | None, path: str) -> Price | None:
+def _no_model(weights: str | None, cloud: str) -> str:
+    if weights is None:
+        return "'model' is missing, and neither the route's name nor its 'weights' is in the catalogue"
+    return f"'model' is missing, and the catalogue has no row for {weights} at {cloud}"
+
+
+def _price(config: DeploymentConfig, row: Row | None) -> Price | None:
     if config.price is None:
         return row.price if row else None
-    try:
-        return list_price(config.price.input, config.price.output)
-    except ValueError as error:
-        raise ConfigError(path, str(error)) from error
+    return list_price(config.price.input, config.price.output)
 
 
-def _gpu_nano_per_s(account: Account) -> int:
+def _gpu_nano_per_s(account: Account, name: str) -> int:
     per_hour = getattr(account, "gpu_usd_per_hour", None)
-    return gpu_nano_per_s(per_hour, getattr(account, "gpus", 1)) if per_hour is not None else 0
+    if per_hour is None:
+        return 0
+    try:
+        return gpu_nano_per_s(per_hour, getattr(account, "gpus", 1))
+    except ValueError as error:
+        raise ConfigError(f"providers.{name}.gpu_usd_per_hour", str(error)) from error
 
 
 def _features(said: tuple[str, ...] | None, known: frozenset[str], path: str) -> frozenset[str]:
     """The list said, or the known ones with `+word` and `-word` applied where every word has a sign."""
     if said is None:
         return known
-    for word in said:
-        if word.lstrip("+-") not in FEATURES:
-            raise loading.unknown(path, word.lstrip("+-"), FEATURES, "feature")
-    if said and all(word[:1] in "+-" for word in said):
-        added = {word[1:] for word in said if word[0] == "+"}
-        return (known | added) - {word[1:] for word in said if word[0] == "-"}
-    return frozenset(word.lstrip("+") for word in said)
+    signed = [word for word in said if word.startswith(("+", "-"))]
+    for i, word in enumerate(said):
+        bare = word[1:] if word in signed else word
+        if bare not in FEATURES:
+            raise loading.unknown(f"{path}[{i}]", bare, FEATURES, "feature")
+    if signed and len(signed) < len(said):
+        raise ConfigError(path, "give either every word a sign, to change what the catalogue says, or none of them")
+    if not signed:
+        return frozenset(said)
+    added = {word[1:] for word in signed if word[0] == "+"}
+    return (known | added) - {word[1:] for word in signed if word[0] == "-"}

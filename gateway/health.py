@@ -155,8 +155,8 @@ class Facts:
 
     __slots__ = (
         "_bad", "_good", "_name", "_plain", "_spending", "_stream", "_throughput", "account", "cooling_until",
-        "cooling_why", "failed_at", "failing_since", "failures", "in_flight", "kv_used", "plain", "queue", "room", "stream",
-        "version",
+        "cooling_why", "failed_at", "failing_since", "failures", "in_flight", "kv_used", "plain", "queue", "room",
+        "stream", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, account: Account) -> None:
@@ -251,10 +251,12 @@ class Facts:
         self.version += 1
 
     def _back_off_s(self, outcome: Outcome, now: float) -> float:
-        """Doubles with each failure in a row, with equal jitter (half fixed, half by a hash of name and time)."""
+        """Doubles with each failure in a row, with equal jitter (half fixed, half by a hash of name and time); never
+        longer than the failing has lasted, for calls that break together are one failure."""
         if not outcome.cool_s:
             return 0.0
-        full = outcome.cool_s * 2.0 ** min(self.failures - 1, 8)
+        lasted_s = max(outcome.cool_s, now - self.failing_since)
+        full = min(outcome.cool_s * 2.0 ** min(self.failures - 1, 8), lasted_s)
         jitter = zlib.crc32(f"{self._name}{now}".encode()) / 2**32
         return full * (0.5 + jitter / 2)
 
@@ -300,6 +302,11 @@ class Health:
 
     def all(self) -> Sequence[Facts]:
         return list(self._facts.values())
+
+    def roll(self, wall_now: float) -> None:
+        """Begins a new day or month everywhere, also where nothing is spent any more."""
+        for facts in self._facts.values():
+            facts.roll(wall_now)
 
     def expected_output_tokens(self, route: str, tenant: str, asked: int | None) -> int:
         """What this route and key usually get per choice, bounded by what was asked; at first that, or 256."""
