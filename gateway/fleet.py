@@ -2,8 +2,8 @@
 
 import asyncio
 import difflib
-import time
 import ssl
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
