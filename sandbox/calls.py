@@ -1,8 +1,9 @@
 """The sandbox's own record of every attempt, by which others' ledgers are judged; nothing is asked of it to answer."""
 
+import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -52,6 +53,7 @@ class CallLog:
     def __init__(self) -> None:
         self._calls: deque[CallRecord] = deque()
         self._body_bytes = 0
+        self._waiting: set[asyncio.Event] = set()
         self.total = 0
         self.dropped = 0
 
@@ -61,6 +63,23 @@ class CallLog:
         while len(self._calls) > _KEEP_CALLS or (self._body_bytes > _KEEP_BODY_BYTES and len(self._calls) > 1):
             self._body_bytes -= len(self._calls.popleft().body)
             self.dropped += 1
+
+    def changed(self) -> None:
+        """Wakes those who wait for the record to say something."""
+        for event in self._waiting:
+            event.set()
+
+    async def until(self, true: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+        """Waits until the record says so; the record then."""
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            while not true(calls := self.listed()):
+                await event.wait()
+                event.clear()
+            return calls
+        finally:
+            self._waiting.discard(event)
 
     def next_number(self) -> int:
         self.total += 1

@@ -127,6 +127,16 @@ class Sandbox:
         """The record of attempts, oldest first."""
         return self.log.listed(cloud)
 
+    async def until(
+        self, true: Callable[[list[dict[str, Any]]], bool], patience_s: float = 30.0
+    ) -> list[dict[str, Any]]:
+        """Waits, in whatever loop, until the record of attempts says so; raises TimeoutError."""
+        assert self._loop is not None
+        async with asyncio.timeout(patience_s):
+            if asyncio.get_running_loop() is self._loop:
+                return await self.log.until(true)
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.log.until(true), self._loop))
+
     def reset(self) -> None:
         """Default behaviour everywhere, an empty record."""
         self._run(self.clear)

@@ -141,6 +141,7 @@ class CloudServer:
         record = self._last.pop(connection.number, None)
         if record is not None:
             record.closed = connection.closed_at
+            self._log.changed()
 
     # ------------------------------------------------------------------ one request
     async def _serve(self, connection: Connection, request: Request) -> None:
@@ -158,6 +159,7 @@ class CloudServer:
             record.finished = self.site.now()
             self.site.running -= 1
             self._count(record)
+            self._log.changed()
 
     async def _play(self, connection: Connection, request: Request, reply: Reply, record: CallRecord) -> None:
         behaviour = self.site.behaviour

@@ -46,7 +46,7 @@ class Reply(msgspec.Struct, kw_only=True):
     answer: bool = False
 
 
-class Refusal(Exception):  # noqa: N818 - the word of the trade
+class Refusal(Exception):
     """A cloud says no, with its own body and headers."""
 
     def __init__(self, status: int, body: Json, headers: Mapping[str, str] | None = None) -> None:

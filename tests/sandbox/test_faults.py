@@ -1,9 +1,11 @@
 """Every fault kind is seen on the bytes, plain and streamed, and the record tells the truth about it."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,14 +34,11 @@ def last(box: Sandbox) -> dict[str, Any]:
 
 async def until_ended(box: Sandbox) -> dict[str, Any]:
     """The last record once the cloud is through with it and the socket is closed."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not (last(box)["ended"] and last(box)["closed"]):
-            await asyncio.sleep(0.001)
-    return last(box)
+    return (await box.until(lambda calls: bool(calls[-1]["ended"] and calls[-1]["closed"])))[-1]
 
 
 def test_every_kind_has_a_test_here() -> None:
-    source = "".join(open(__file__, encoding="utf-8"))
+    source = Path(__file__).read_text()
     assert [kind for kind in KINDS if f'kind="{kind}"' not in source and f'"kind": "{kind}"' not in source] == []
 
 
@@ -190,10 +189,11 @@ async def test_stall_after_tokens_then_nothing(box: Sandbox) -> None:
     reader, writer = await connect(box, "vllm")
     writer.write(request_bytes(box, "vllm", {"stream": True}))
     came = b""
-    with pytest.raises(TimeoutError):
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.3):
             while more := await reader.read(65536):
                 came += more
+            pytest.fail("the connection was closed")
     assert last(box)["sent_tokens"] == 4
     assert Seen(came, "open").finish() is None
     writer.close()
@@ -335,8 +335,8 @@ async def test_bad_frame_variants(box: Sandbox, variant: str) -> None:
     seen = await with_fault(box, kind="bad_frame", variant=variant)
     assert (seen.status, seen.whole) == (200, True)
     signs = {
-        "cr": b"\r\r", "mixed": b"\r\n\r\n", "multi_line": b",\ndata: ", "bom": b"\xef\xbb\xbfdata", "fields": b"retry: 3000\n",
-        "comments": b": keep-alive\n\n", "no_last_blank": b"[DONE]", "no_colon": b"data {", "junk": b"<<<junk>>>",
+        "cr": b"\r\r", "mixed": b"\r\n\r\n", "multi_line": b",\ndata: ", "bom": b"\xef\xbb\xbfdata",
+        "fields": b"retry: 3000\n", "comments": b": keep-alive\n\n", "no_last_blank": b"[DONE]", "no_colon": b"data {", "junk": b"<<<junk>>>",
         "bad_utf8": b"\xff\xfe", "lone_surrogate": rb"\ud800",
     }  # fmt: skip
     assert signs[variant] in seen.body
@@ -380,7 +380,7 @@ async def test_a_fault_does_not_hide_a_bad_key_or_an_unknown_model(box: Sandbox)
     assert (await call(box, "vllm", model="nope")).status == 404
 
 
-def test_unknown_kinds_fields_and_variants_are_refused_with_the_list(box_fields: Any = None) -> None:
+def test_unknown_kinds_fields_and_variants_are_refused_with_the_list() -> None:
     from sandbox.behaviour import behaviour
 
     for fields, word in (
