@@ -39,13 +39,13 @@ class Splitter:
             data = self._pending + data
         if not self._plain or b"\r" in data:
             data = self._unix(data)
-        end = data.rfind(b"\n\n") + 2
-        if end == len(data):
+        if data.endswith(b"\n\n"):
             self._pending = b""
             return data
-        if len(data) - end > MAX_EVENT_BYTES and end < 2:
-            raise UpstreamError("too_large", f"sent an event of more than {MAX_EVENT_BYTES} bytes")
+        end = data.rfind(b"\n\n") + 2
         if end < 2:
+            if len(data) > MAX_EVENT_BYTES:
+                raise UpstreamError("too_large", f"sent an event of more than {MAX_EVENT_BYTES} bytes")
             self._pending = data
             return b""
         self._pending = data[end:]
@@ -98,7 +98,7 @@ Kind = Literal["comment", "done", "content", "opening", "usage", "error", "other
 
 
 class Said(NamedTuple):
-    """What one event says. `finished` counts the choices that ended in it; `choices` is None where it has no such list."""
+    """What one event says. `finished` counts the choices that ended in it."""
 
     kind: Kind
     finished: int = 0
@@ -176,7 +176,7 @@ def said(event: bytes) -> Said:
         return Said("done")
     try:
         chunk = _decode_chunk(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise UpstreamError("shape", "sent an event that is not a chunk of a completion") from error
     if bytes(chunk.error) not in NOTHING:
         return Said("error", error=error_of(bytes(chunk.error)))
@@ -201,13 +201,11 @@ def error_of(raw: bytes) -> UpstreamError:
     """The error object inside an event or a 200, with the status it stands for where it says one."""
     try:
         shape = msgspec.json.decode(raw, type=_ErrorShape)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         shape = _ErrorShape()
-    status = next((_status(value) for value in (shape.code, shape.status) if _status(value)), 0)
-    if not status:
-        status = _STATUS_WORDS.get(str(shape.code or "").lower(), 0) or _STATUS_WORDS.get(
-            str(shape.type or "").lower(), 0
-        )
+    numbers = (_status(value) for value in (shape.code, shape.status))
+    words = (_STATUS_WORDS.get(str(value or "").lower(), 0) for value in (shape.code, shape.type, shape.status))
+    status = next((found for found in (*numbers, *words) if found), 0)
     detail = Detail(shape.message or "", shape.type, shape.param, shape.code)
     return UpstreamError("error_event", "sent an error instead of an answer", status=status, detail=detail)
 
