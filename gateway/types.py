@@ -30,11 +30,15 @@ class Price(Frozen, frozen=True):
         return (self.input * prompt_tokens + self.output * output_tokens + TOKENS_PER_PRICE // 2) // TOKENS_PER_PRICE
 
 
+Missing = Literal["strict", "emulate", "lossy"]
+"""What a route wants done about a feature that a deployment lacks: refuse, stand in for it, or else drop it."""
+
+
 class Deployment(Frozen, frozen=True, kw_only=True):
     """One set of weights at one account, as the config and the catalogue describe it.
 
     `name` is unique within its route. `features` holds words of FEATURES, `emulates` those that the gateway can stand in
-    for where the cloud lacks them. A limit of None is not known.
+    for where the cloud lacks them, `missing` what the route wants of it. A limit of None is not known.
     `price` is the list price; own GPUs have none and are priced by their utilisation instead.
     """
 
@@ -49,6 +53,7 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     features: frozenset[str] = frozenset()
     stop_limit: int | None = None
     emulates: frozenset[str] = frozenset()
+    missing: Missing = "emulate"
     weight: float = 1.0
     tier: int = 1
     region: str | None = None
