@@ -92,9 +92,9 @@ class Playback:
             if event.tokens:
                 await self._wait_token()
             frame = self.edit(event.frame)
+            self.record.sent_tokens += event.tokens  # before a wait, in which the client may leave
             if frame:
                 await self.emit(self.to_chunk(frame))
-            self.record.sent_tokens += event.tokens
             if number % _BREATHE_EVERY == _BREATHE_EVERY - 1:
                 await asyncio.sleep(0)
             if event.kind == until or (until_tokens is not None and self.record.sent_tokens >= until_tokens):

@@ -194,7 +194,7 @@ class Sandbox:
                 started.set()
                 raise
 
-        thread = threading.Thread(target=lambda: asyncio.run(live()), name="sandbox", daemon=True)
+        thread = threading.Thread(target=lambda: _run_fast(live()), name="sandbox", daemon=True)
         thread.start()
         started.wait()
         if failed:
@@ -223,8 +223,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(config_text(given.port))
         return 0
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_live(given))
+        _run_fast(_live(given))
     return 0
+
+
+def _run_fast(work: Coroutine[Any, Any, None]) -> None:
+    """Runs to the end, on uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
 
 
 async def _live(given: argparse.Namespace) -> None:

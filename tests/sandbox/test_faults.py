@@ -336,8 +336,8 @@ async def test_bad_frame_variants(box: Sandbox, variant: str) -> None:
     assert (seen.status, seen.whole) == (200, True)
     signs = {
         "cr": b"\r\r", "mixed": b"\r\n\r\n", "multi_line": b",\ndata: ", "bom": b"\xef\xbb\xbfdata",
-        "fields": b"retry: 3000\n", "comments": b": keep-alive\n\n", "no_last_blank": b"[DONE]", "no_colon": b"data {", "junk": b"<<<junk>>>",
-        "bad_utf8": b"\xff\xfe", "lone_surrogate": rb"\ud800",
+        "fields": b"retry: 3000\n", "comments": b": keep-alive\n\n", "no_last_blank": b"[DONE]", "no_colon": b"data {",
+        "junk": b"<<<junk>>>", "bad_utf8": b"\xff\xfe", "lone_surrogate": rb"\ud800",
     }  # fmt: skip
     assert signs[variant] in seen.body
     if variant == "no_last_blank":
