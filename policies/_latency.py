@@ -36,12 +36,12 @@ class Latency(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     metric: Literal["ttft", "total"] = "ttft"
     percentile: Literal["p50", "p95"] = "p50"
-    explore: float = 0.05
+    explore: float = 0.03
     stale_s: float = 60.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.explore <= 1.0:
-            raise ValueError(f"explore must be a share of the calls from 0 to 1, such as 0.05, not {self.explore}")
+            raise ValueError(f"explore must be a share of the calls from 0 to 1, such as 0.03, not {self.explore}")
         if not 0.0 < self.stale_s < math.inf:
             raise ValueError(f"stale_s must be seconds above 0, not {self.stale_s}")
 

@@ -24,7 +24,7 @@ class LowestCost(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=True):
     order_independent: ClassVar[bool] = True
 
     tolerance: float = 0.0
-    own_gpus: OwnGpus = "loaded"
+    own_gpus: OwnGpus = "marginal"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.tolerance < math.inf:

@@ -124,7 +124,7 @@ class Objective(Latency, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     minimize: Literal["cost", "latency"] = "cost"
     subject_to: Limits = Limits()
-    own_gpus: OwnGpus = "loaded"
+    own_gpus: OwnGpus = "marginal"
 
     def apply(self, call: Call, candidates: Sequence[Candidate], now: float) -> Selection:
         groups = self._judge(call, candidates, now)
