@@ -175,6 +175,8 @@ def said(event: bytes) -> Said:
     if data.strip() == b"[DONE]":
         return Said("done")
     try:
+        if not data.isascii():
+            data.decode()
         chunk = _decode_chunk(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise UpstreamError("shape", "sent an event that is not a chunk of a completion") from error

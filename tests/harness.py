@@ -1,16 +1,21 @@
-"""What tests stand on: a gateway in this process on real sockets, a scripted raw upstream, a clock that is turned by hand."""
+"""What tests stand on: a gateway in this process on real sockets, raw clients and upstreams, a clock turned by hand."""
 
 import asyncio
 import contextlib
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 
 from gateway import loading
 from gateway.app import Gateway
+from gateway.decisions import Kept
 from gateway.log import Log
 from gateway.serve import Listen, Running, running
+from gateway.transport import Client
 
 
 class Clock:
@@ -45,6 +50,30 @@ class Served:
         """The access lines written so far."""
         return [record for record in self.log() if record["event"] == "call"]
 
+    def decisions(self) -> list[Kept]:
+        """The decisions kept so far, the latest first."""
+        return self.gateway.decisions.latest(1_000_000)
+
+    def metrics(self) -> str:
+        """What Prometheus would read."""
+        return self.gateway.metrics.text().decode()
+
+    def leases(self) -> dict[str, int]:
+        """What is taken and not given back: calls, attempts at each deployment, connections of each account."""
+        gateway = self.gateway
+        taken = {"calls": len(gateway.live)}
+        for route in gateway.fleet.routes.values():
+            for name, lane in route.lanes.items():
+                taken[f"attempts at {name}"] = lane.facts.in_flight
+        for name, provider in gateway.fleet.providers.items():
+            client: Client = provider.client  # type: ignore[attr-defined]
+            taken[f"connections of {name}"] = client.leased + client.waiting
+        return {name: count for name, count in taken.items() if count}
+
+    async def at_rest(self) -> None:
+        """Waits until every call is over; then nothing may be left taken."""
+        await eventually(lambda: not self.leases(), "not given back: {}", self.leases)
+
 
 @contextlib.asynccontextmanager
 async def serving(
@@ -59,14 +88,181 @@ async def serving(
         yield Served(gateway, found, out)
 
 
+PATIENCE_S = 20.0
+"""For what happens at once on an idle machine."""
+
+
+async def eventually(condition: Callable[[], object], otherwise: str, facts: Callable[[], object] = str) -> None:
+    """Waits until a condition of this process holds, looking every 2 ms."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, otherwise.format(facts())
+        await asyncio.sleep(0.002)
+
+
+class Answer(NamedTuple):
+    """What a client got. `whole` is whether the answer ended by its own framing; `seconds` how long it took."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    whole: bool = True
+    seconds: float = 0.0
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error object of a plain answer."""
+        found = self.json()["error"]
+        assert set(found) == {"message", "type", "param", "code"}
+        return dict(found)
+
+    @property
+    def events(self) -> list[bytes]:
+        """The data of each event of a stream, by the plainest parser there is."""
+        assert self.headers["content-type"].startswith("text/event-stream")
+        pieces = self.body.split(b"\n\n")
+        assert pieces.pop() == b"", "an event without its empty line"
+        return [piece.removeprefix(b"data: ") for piece in pieces if piece.startswith(b"data: ")]
+
+    @property
+    def chunks(self) -> list[dict[str, Any]]:
+        """The events of a stream that are chunks of a completion."""
+        return [found for found in map(json.loads, (e for e in self.events if e != b"[DONE]")) if "error" not in found]
+
+    @property
+    def deltas(self) -> list[str]:
+        """The pieces of text of a streamed chat, empty ones left out."""
+        found = [choice["delta"].get("content") for chunk_ in self.chunks for choice in chunk_["choices"]]
+        return [text for text in found if text]
+
+    @property
+    def finishes(self) -> list[str]:
+        found = [choice["finish_reason"] for chunk_ in self.chunks for choice in chunk_["choices"]]
+        return [reason for reason in found if reason]
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream ended with [DONE]."""
+        assert b"[DONE]" not in self.events[:-1]
+        return self.events[-1:] == [b"[DONE]"]
+
+    @property
+    def fault(self) -> dict[str, Any] | None:
+        """The error event that a stream ended with."""
+        found = [json.loads(event) for event in self.events if b'"error"' in event]
+        assert not found or json.loads(self.events[-1]) == found[0]
+        return found[0]["error"] if found else None
+
+
+class Caller:
+    """One raw connection of a client: any bytes in; what comes back is taken apart by HTTP's rules alone."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.headers: dict[str, str] = {}
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def head(self) -> int:
+        """Reads the head of an answer: its status; its headers are kept."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        line, *fields = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+        self.headers = {}
+        for field in fields:
+            name, _, value = field.partition(": ")
+            assert name not in self.headers, f"{name} stands twice"
+            self.headers[name] = value
+        return int(line.split(" ")[1])
+
+    async def piece(self) -> bytes:
+        """The next chunk of a chunked answer, b"" at its end. Raises IncompleteReadError when it breaks off."""
+        size = int(await self.reader.readuntil(b"\r\n"), 16)
+        return (await self.reader.readexactly(size + 2))[:-2]
+
+    async def answer(self) -> Answer:
+        """The next answer, as far as it comes."""
+        began = time.monotonic()
+        status = await self.head()
+        pieces: list[bytes] = []
+        whole = True
+        try:
+            if "content-length" in self.headers:
+                pieces.append(await self.reader.readexactly(int(self.headers["content-length"])))
+            else:
+                assert self.headers["transfer-encoding"] == "chunked"
+                while piece := await self.piece():
+                    pieces.append(piece)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            pieces.append(getattr(error, "partial", b""))
+            whole = False
+        return Answer(status, dict(self.headers), b"".join(pieces), whole, time.monotonic() - began)
+
+    async def closed(self) -> bytes:
+        """What comes until the gateway closes."""
+        try:
+            return await self.reader.read(-1)
+        except ConnectionError:
+            return b""
+
+    def reset(self) -> None:
+        """RST."""
+        _reset(self.writer)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+@contextlib.asynccontextmanager
+async def caller(served: Served, limit_bytes: int = 2**26) -> AsyncIterator[Caller]:
+    """A client's connection, closed at the end."""
+    found = Caller(*await asyncio.open_connection("127.0.0.1", served.port, limit=limit_bytes))
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def request(body: bytes, path: str = "/v1/chat/completions", **headers: str) -> bytes:
+    """A whole request; `_` in the name of a header stands for `-`."""
+    lines = {"host": "gateway.test", "content-type": "application/json", "content-length": str(len(body))}
+    lines |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def chat(model: str = "r", **fields: Any) -> bytes:
+    """The body of a chat call."""
+    messages = [{"role": "user", "content": "Hello"}]
+    return json.dumps({"model": model, "messages": messages, **fields}, separators=(",", ":")).encode()
+
+
+async def ask(served: Served, body: bytes | None = None, path: str = "/v1/chat/completions", **headers: str) -> Answer:
+    """One call on a connection of its own, and its whole answer."""
+    async with caller(served) as client:
+        await client.send(request(chat() if body is None else body, path, **headers))
+        async with asyncio.timeout(PATIENCE_S):
+            return await client.answer()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
 Script = Callable[["Connection"], Awaitable[None]]
 
 
 class Connection:
     """One connection of a raw upstream: reads whole requests, writes any bytes, ends in any way."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
+    def __init__(self, upstream: "Upstream", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.upstream, self.reader, self.writer = upstream, reader, writer
 
     async def request(self) -> bytes:
         """The next whole request, head and body; b"" when the peer closed."""
@@ -74,10 +270,12 @@ class Connection:
             head = await self.reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
             return b""
-        length = next(
-            (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
-        )
-        return head + await self.reader.readexactly(length)
+        lines = [line.partition(b":") for line in head.lower().split(b"\r\n")]
+        length = next((int(value) for name, _, value in lines if name == b"content-length"), 0)
+        data = head + await self.reader.readexactly(length)
+        self.upstream.requests.append(data)
+        self.upstream.asked.set()
+        return data
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -85,49 +283,45 @@ class Connection:
 
     def reset(self) -> None:
         """RST: what is on its way is lost."""
-        import socket
-        import struct
-
-        sock = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
+        _reset(self.writer)
 
     def close(self) -> None:
         self.writer.close()
 
     async def closed(self) -> None:
-        """Returns when the peer has closed."""
+        """Returns when the peer has closed, and says so to who waits for `Upstream.gone`."""
         with contextlib.suppress(ConnectionError):
             while await self.reader.read(65536):
                 pass
+        self.upstream.gone_at.append(time.monotonic())
+        self.upstream.gone.set()
 
 
 class Upstream:
-    """A raw upstream whose script runs once a connection. Keeps every request it read."""
+    """A raw upstream whose script runs once a connection. Keeps every request it read.
+
+    `gone` is set and `gone_at` grows when a peer closed while its script was waiting for that."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.requests: list[bytes] = []
         self.connections = 0
-        self.gone = asyncio.Event()  # a peer closed while its script was waiting for that
+        self.asked = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.gone_at: list[float] = []
         self.port = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    def bodies(self) -> list[bytes]:
+        """The bodies of the requests."""
+        return [data.partition(b"\r\n\r\n")[2] for data in self.requests]
+
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        connection = Connection(reader, writer)
-        original = connection.request
-
-        async def request() -> bytes:
-            data = await original()
-            if data:
-                self.requests.append(data)
-            return data
-
-        connection.request = request  # type: ignore[method-assign]
+        connection = Connection(self, reader, writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await self.script(connection)
         writer.close()
@@ -206,7 +400,9 @@ def delta(content: str | None, finish: str | None = None, **fields: Any) -> byte
         "object": "chat.completion.chunk",
         "created": 1,
         "model": "m",
-        "choices": [{"index": 0, "delta": {"content": content} if content is not None else {}, "finish_reason": finish}],
+        "choices": [
+            {"index": 0, "delta": {"content": content} if content is not None else {}, "finish_reason": finish}
+        ],
         **fields,
     }
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
