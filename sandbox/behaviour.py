@@ -15,7 +15,8 @@ from sandbox.types import Json
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One fault of the catalogue. `share` of the calls it may hit, at most `times` of them.
 
-    `path` aims it at other paths than the POST ones, by prefix. Which of the rest a kind takes is said in KINDS.
+    It is aimed at POST, but for token endpoints; `path` aims it at other paths, by prefix. Which of the rest a kind
+    takes is said in KINDS.
     """
 
     kind: str
@@ -63,7 +64,8 @@ class Pace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a cloud behaves. `jitter` 0.2 makes every wait up to 20 % shorter or longer."""
+    """How a cloud behaves. `jitter` 0.2 makes every wait up to 20 % shorter or longer; `token_ttl_s` is how long the
+    tokens live that its token endpoint hands out; `price` is a note."""
 
     ttft_s: float = 0.0
     tpot_s: float = 0.0
@@ -71,6 +73,7 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     keep_alive_s: float | None = None
     default_tokens: int = 32
     context_tokens: int | None = None
+    token_ttl_s: float = 3599.0
     fault: Fault | None = None
     limits: Limits = Limits()
     load: Load = Load()

@@ -14,7 +14,7 @@ _KEEP_BODY_BYTES = 256 * 1024 * 1024
 
 
 class CallRecord(msgspec.Struct, kw_only=True):
-    """One attempt as the cloud saw it. Times are seconds of the process's monotonic clock, None: not yet.
+    """One attempt (any POST) as the cloud saw it. Times are seconds of the process's monotonic clock, None: not yet.
 
     `credential` is ok, bad or none; secret headers are shown as the SHA-256 of their value. `prompt_tokens` are
     those of the prompt, `answer_tokens` those of the whole answer, `sent_tokens` those that were handed to the
@@ -102,5 +102,11 @@ def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {k: _digest(v) if k in SECRET_HEADERS else v for k, v in headers.items()}
 
 
+def shown_body(headers: Mapping[str, str], body: bytes) -> str:
+    """The body as text; that of a form, which only token endpoints take, as its SHA-256."""
+    text = body.decode("utf-8", "backslashreplace")
+    return _digest(text) if "x-www-form-urlencoded" in headers.get("content-type", "") else text
+
+
 def _digest(value: str) -> str:
-    return "sha256:" + hashlib.sha256(value.encode("latin-1", "replace")).hexdigest()
+    return "sha256:" + hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()

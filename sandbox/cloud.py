@@ -55,7 +55,7 @@ class Cloud:
         """The events by which the cloud tells of an error in a stream; `done` overrides whether [DONE] follows."""
         return [b"data: " + encode(body) + b"\n\n", *([b"data: [DONE]\n\n"] if done else [])]
 
-    def credential(self, request: Request) -> str:
+    def credential(self, request: Request, site: Site) -> str:
         """ok, bad or none: what the request's credential is worth here."""
         said = request.headers.get("authorization")
         if said is None:

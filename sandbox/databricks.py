@@ -14,6 +14,7 @@ from sandbox.answers import Choice, key_of
 from sandbox.cloud import encode
 from sandbox.http1 import segments
 from sandbox.limits import Short
+from sandbox.oauth import databricks_token, is_issued
 from sandbox.openai_shape import DONE, OpenAIShape, Route, Talk
 from sandbox.prompt import count_images
 from sandbox.site import Site
@@ -52,7 +53,8 @@ class Databricks(OpenAIShape):
 
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         base = self.base_path
-        return {base + "/chat/completions": {"POST": self.chat}, base + "/embeddings": {"POST": self.embed}}
+        oidc: Mapping[str, Mapping[str, Route]] = {"/oidc/v1/token": {"POST": databricks_token}}
+        return {**oidc, base + "/chat/completions": {"POST": self.chat}, base + "/embeddings": {"POST": self.embed}}
 
     def dynamic_route(self, request: Request) -> Mapping[str, Route] | None:
         parts = segments(request.path)
@@ -66,6 +68,14 @@ class Databricks(OpenAIShape):
         named = msgspec.structs.replace(request, body=encode(body))
         model = self.models.get(name)
         return self.embed(named, site) if model is not None and model.vector else self.chat(named, site)
+
+    def authorize(self, request: Request, site: Site) -> None:
+        if not request.path.startswith("/oidc/"):
+            super().authorize(request, site)
+
+    def credential(self, request: Request, site: Site) -> str:
+        said = request.headers.get("authorization", "")
+        return "ok" if is_issued(site, said.removeprefix("Bearer ")) else super().credential(request, site)
 
     def headers(self, request: Request, site: Site) -> list[tuple[str, str]]:
         return [

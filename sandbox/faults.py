@@ -48,8 +48,7 @@ async def _for(play: Playback, stall_s: float | None) -> None:
 async def _part(play: Playback, after_tokens: int) -> None:
     """Head and the first tokens of a stream; head and half of a plain body."""
     if play.streams:
-        await play.wait_first()
-        await play.send_head()
+        await play.open_stream()
         await play.send_events(until_tokens=after_tokens)
     else:
         await play.wait_all()
@@ -133,8 +132,7 @@ async def _redirect(play: Playback, fault: Fault, voice: Voice) -> None:
 # ---------------------------------------------------------------------- in mid answer
 async def _end_after(play: Playback, fault: Fault, end: Callable[[], None]) -> None:
     if fault.after_finish and play.streams:
-        await play.wait_first()
-        await play.send_head()
+        await play.open_stream()
         await play.send_events(until="finish")
     else:
         await _part(play, _after(fault))

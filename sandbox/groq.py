@@ -61,7 +61,7 @@ class Groq(OpenAIShape):
             ("via", "1.1 google"),
             ("x-request-id", f"req_{key_of(request.path, site.next_number()):016x}"),
         ]
-        if self.credential(request) == "ok" and request.method == "POST":
+        if self.credential(request, site) == "ok" and request.method == "POST":
             now = site.now()
             requests, tokens = site.limiter.requests.room(now), site.limiter.tokens.room(now)
             out += [

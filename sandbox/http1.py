@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -38,7 +39,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, number: int, handler: Handler, keep_alive_s: Callable[[], float], watch: Watch) -> None:
         self.number, self._handler, self._keep_alive_s, self._watch = number, handler, keep_alive_s, watch
-        self._loop = asyncio.get_running_loop()
+        self._loop, self.clock = asyncio.get_running_loop(), time.monotonic  # uvloop's own clock ticks in ms
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=256 * 1024)
         self._head: h11.Request | None = None
         self._body: list[bytes] = []
@@ -78,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closed_at = self._loop.time()
+        self.closed_at = self.clock()
         self._stop_idle()
         self._writable.set()
         if self._task is not None:

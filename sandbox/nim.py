@@ -59,9 +59,9 @@ class Nim(TextCompletions):
             "/v1/health/live": {"GET": lambda r, s: _health("Service is live.")},
         }
 
-    def authorize(self, request: Request) -> None:
+    def authorize(self, request: Request, site: Site) -> None:
         if not request.path.startswith("/v1/health/"):
-            super().authorize(request)
+            super().authorize(request, site)
 
     def headers(self, request: Request, site: Site) -> list[tuple[str, str]]:
         number = key_of(self.name, site.next_number())

@@ -53,7 +53,7 @@ class OpenAI(OpenAIShape):
         out = [("openai-organization", "org-sandbox"), ("openai-version", "2020-10-01")]
         out += [("x-request-id", f"req_{key_of(request.path, site.next_number()):032x}"), ("openai-processing-ms", "1")]
         out += [("server", "cloudflare")]
-        if self.credential(request) == "ok" and request.method == "POST":
+        if self.credential(request, site) == "ok" and request.method == "POST":
             now = site.now()
             for word, room in (
                 ("requests", site.limiter.requests.room(now)),

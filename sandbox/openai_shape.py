@@ -62,7 +62,7 @@ class OpenAIShape(Cloud):
         route = methods.get(request.method)
         if route is None:
             raise self.wrong_method(request, methods)
-        self.authorize(request)
+        self.authorize(request, site)
         return route(request, site)
 
     def dynamic_route(self, request: Request) -> Mapping[str, Route] | None:
@@ -72,9 +72,9 @@ class OpenAIShape(Cloud):
             return {"GET": lambda r, s: self.one_model(r, s, r.path[len(prefix) :])}
         return None
 
-    def authorize(self, request: Request) -> None:
-        if self.credential(request) != "ok":
-            raise self.unauthorized(self.credential(request))
+    def authorize(self, request: Request, site: Site) -> None:
+        if self.credential(request, site) != "ok":
+            raise self.unauthorized(self.credential(request, site))
 
     # ------------------------------------------------------------------ refusals, in OpenAI's words
     def error(self, status: int, message: str, type_: str, param: str | None = None, code: Json = None) -> Refusal:

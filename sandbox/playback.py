@@ -33,7 +33,7 @@ class Playback:
     ) -> None:
         self.connection, self.reply, self.record, self.early_head = connection, reply, record, early_head
         self._ttft_s, self._tpot_s, self._jitter = pace
-        self._clock = asyncio.get_running_loop().time
+        self._clock = connection.clock
         self._first_at: float | None = None
         self._paced = 0
         self.edit: FrameEdit = _as_it_is
@@ -53,13 +53,17 @@ class Playback:
             await self.send_head(length=len(self.reply.body), body=self.reply.body)
             self.record.sent_tokens = self.reply.tokens
             return
+        await self.open_stream()
+        await self.send_events()
+        await self.end_stream()
+
+    async def open_stream(self) -> None:
+        """The head, before the first token is there or with it, as the cloud does."""
         if self.early_head:
             await self.send_head()
         await self.wait_first()
         if not self.early_head:
             await self.send_head()
-        await self.send_events()
-        await self.end_stream()
 
     async def answer(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Another answer than the reply, at once."""

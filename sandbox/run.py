@@ -124,8 +124,21 @@ class Sandbox:
         self._run(self.change, cloud, fields)
 
     def calls(self, cloud: str | None = None) -> list[dict[str, Any]]:
-        """The record of attempts, oldest first."""
-        return self.log.listed(cloud)
+        """The record of attempts, oldest first; read in our loop, so that no call is seen half done."""
+
+        async def listed() -> list[dict[str, Any]]:
+            return self.log.listed(cloud)
+
+        if self._loop is None or not self._loop.is_running() or self._is_here():
+            return self.log.listed(cloud)
+        return asyncio.run_coroutine_threadsafe(listed(), self._loop).result(30)
+
+    def _is_here(self) -> bool:
+        """Whether we are in the box's own loop."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
 
     async def until(
         self, true: Callable[[list[dict[str, Any]]], bool], patience_s: float = 30.0
@@ -133,7 +146,7 @@ class Sandbox:
         """Waits, in whatever loop, until the record of attempts says so; raises TimeoutError."""
         assert self._loop is not None
         async with asyncio.timeout(patience_s):
-            if asyncio.get_running_loop() is self._loop:
+            if self._is_here():
                 return await self.log.until(true)
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.log.until(true), self._loop))
 
@@ -144,11 +157,7 @@ class Sandbox:
     def _run(self, change: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Runs a change to its end: in our loop from another thread, else step by step right here."""
         assert self._loop is not None
-        try:
-            here = asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            here = False
-        if not here:
+        if not self._is_here():
             asyncio.run_coroutine_threadsafe(change(*args), self._loop).result(30)
             return
         steps = change(*args)  # none of its steps waits for anything outside, so they can be taken at once

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 
 from sandbox.behaviour import Behaviour, Fault
-from sandbox.calls import CallLog, CallRecord, shown_headers
+from sandbox.calls import CallLog, CallRecord, shown_body, shown_headers
 from sandbox.cloud import Cloud
 from sandbox.faults import strike
 from sandbox.http1 import Connection, Handler
@@ -183,11 +183,11 @@ class CloudServer:
             method=request.method,
             path=request.path,
             headers=shown_headers(request.headers),
-            body=request.body.decode("utf-8", "backslashreplace"),
+            body=shown_body(request.headers, request.body),
             body_bytes=len(request.body),
             began=self.site.now(),
             connection=connection.number,
-            credential=self.cloud.credential(request),
+            credential=self.cloud.credential(request, self.site),
         )
         if request.method == "POST":
             self._log.add(record)

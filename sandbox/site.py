@@ -30,6 +30,7 @@ class Site:
         self._numbers = itertools.count(1)
         self.running = 0
         self.counters = Counters()
+        self.tokens: dict[str, float] = {}  # access tokens that were handed out, and until when they are good
         self._fields: dict[str, Any] = {}
         self._apply(Behaviour())
 
@@ -52,6 +53,7 @@ class Site:
     def reset(self) -> None:
         """Back to the defaults, limits full and faults gone."""
         self._fields = {}
+        self.tokens.clear()
         self.limiter = Limiter(Behaviour().limits, self.now())
         self._apply(Behaviour())
 
@@ -61,7 +63,8 @@ class Site:
         strikes = strikes or self._strikes.get("")
         if strikes is None:
             return None
-        aimed = path.startswith(strikes.fault.path) if strikes.fault.path else method == "POST"
+        plainly = method == "POST" and not path.endswith("/token")
+        aimed = path.startswith(strikes.fault.path) if strikes.fault.path else plainly
         return strikes.fault if aimed and strikes.next() else None
 
     def struck(self) -> int:

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from sandbox.answers import Choice, key_of
+from sandbox.demo_key import KEY_ID, PRIVATE_PEM
 from sandbox.limits import Short
+from sandbox.oauth import SERVICE_ACCOUNT, google_token, is_issued
 from sandbox.openai_shape import OpenAIShape, Route, Talk
 from sandbox.prompt import count_images
 from sandbox.site import Site
@@ -54,19 +56,34 @@ class Vertex(OpenAIShape):
 
     # ------------------------------------------------------------------ routing
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
-        return {}
+        return {"/token": {"POST": google_token}}
 
     def dynamic_route(self, request: Request) -> Mapping[str, Route] | None:
         return {"POST": self.chat} if _PATH.fullmatch(request.path) else None
 
-    def credential(self, request: Request) -> str:
+    def service_account(self, origin: str) -> dict[str, str]:
+        """The demo service account, as the JSON file that Google gives; its tokens come from this box."""
+        return {
+            "type": "service_account",
+            "project_id": PROJECT,
+            "private_key_id": KEY_ID,
+            "private_key": PRIVATE_PEM,
+            "client_email": SERVICE_ACCOUNT,
+            "client_id": "100000000000000000000",
+            "token_uri": origin + "/token",
+        }
+
+    def credential(self, request: Request, site: Site) -> str:
         said = request.headers.get("authorization")
         if said is None:
             return "none"
-        return "ok" if said == f"Bearer {self.demo['token']}" else "bad"
+        token = said.removeprefix("Bearer ")
+        return "ok" if said != token and (token == self.demo["token"] or is_issued(site, token)) else "bad"
 
-    def authorize(self, request: Request) -> None:
-        super().authorize(request)
+    def authorize(self, request: Request, site: Site) -> None:
+        if request.path == "/token":
+            return
+        super().authorize(request, site)
         found = _PATH.fullmatch(request.path)
         if found and found["project"] != PROJECT:
             raise self._google(403, f"Permission denied on resource project {found['project']}.")

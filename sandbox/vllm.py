@@ -61,9 +61,9 @@ class Vllm(TextCompletions):
     def dynamic_route(self, request: Request) -> Mapping[str, Route] | None:
         return None
 
-    def authorize(self, request: Request) -> None:
+    def authorize(self, request: Request, site: Site) -> None:
         if request.path.startswith("/v1/"):  # vLLM guards nothing else
-            super().authorize(request)
+            super().authorize(request, site)
 
     def headers(self, request: Request, site: Site) -> list[tuple[str, str]]:
         out = [("server", "uvicorn"), ("vary", "Origin")]

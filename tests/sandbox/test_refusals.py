@@ -188,7 +188,7 @@ async def test_azure_in_its_four_forms(box: Sandbox) -> None:
         ("/openai/deployments/Meta-Llama-3.1-8B-Instruct/chat/completions", key, 404),
         ("/openai/deployments/other/chat/completions" + version, key, 404),
         ("/openai/v1/chat/completions", key, 200),
-        ("/openai/v1/chat/completions", {"authorization": "Bearer eyJ.sandbox.entra"}, 200),
+        ("/openai/v1/chat/completions", {"authorization": "Bearer eyJ.never.issued"}, 401),
         ("/nowhere", key, 404),
     ):
         seen = await send(box, "azure", "POST", path, body, headers)
