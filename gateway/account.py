@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,5 +30,16 @@ class Account(Section, frozen=True, kw_only=True):
     stream_end: Literal["marker", "close"] = "marker"
 
     def __post_init__(self) -> None:
-        if self.url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", self.url):
+        if self.url is not None and not _is_base(self.url):
             raise ValueError("'url' must be http:// or https:// with a host, without a query or credentials")
+
+
+def _is_base(url: str) -> bool:
+    """Whether it is a URL that paths can be added to, in characters that HTTP can carry."""
+    if not re.fullmatch(r"https?://[^/?#@]+(/[^?#]*)?", url) or not re.fullmatch(r"[\x21-\x7e]+", url):
+        return False
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        return False

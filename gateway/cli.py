@@ -1,6 +1,6 @@
-"""The `arriero` command: words to parts, errors to exit codes (0 done, 1 failed, 2 bad config or usage, 130 interrupted).
+"""The `arriero` command: words to parts, errors to exit codes.
 
-Words for people go to stderr, data to stdout. Every flag has an ARRIERO_* twin."""
+Exit codes: 0 done, 1 failed, 2 bad config or usage, 130 interrupted. Words for people go to stderr, data to stdout. Every flag has an ARRIERO_* twin."""
 
 import argparse
 import asyncio
@@ -8,10 +8,10 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway import environment, loading
 from gateway.app import Gateway
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # the reader is gone; nothing left to flush to
+        sys.stdout = None  # the reader is gone; nothing left to flush to
         return 1
 
 
@@ -135,7 +135,7 @@ def _configured(file: str | None) -> Iterator[Origin]:
         )
         return
     with _sandbox_box() as text:
-        note = "these are sandbox clouds on this machine: set GROQ_API_KEY, VLLM_URL, … or write arriero.yaml to leave them"
+        note = "these are clouds in a box on this machine: set GROQ_API_KEY, VLLM_URL, … or write arriero.yaml to leave"
         yield Origin(loading.parse(text), "the built-in sandbox", [note])
 
 
@@ -169,7 +169,7 @@ def _serve(arguments: Arguments) -> int:
         return _run(run)
 
 
-def _run(work: Callable[[], "asyncio._CoroutineLike[int]"]) -> int:
+def _run(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         import uvloop  # the faster loop where it exists
     except ImportError:

@@ -11,27 +11,47 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gateway.account import Account, Count, Section
+from gateway.prices import check_price
 from gateway.secret import Secret
+
+NAME_RULE = "1 to 128 letters, digits and . _ : / @ + ~ -"
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:/@+~-]{1,128}(?!\n)$", description=NAME_RULE)]
+"""What names a route, an alias, an account, a deployment or a key: it goes into headers, logs, metrics and patterns."""
+
+Label = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}(?!\n)$", description="1 to 64 letters, digits and _ . -")
+]
+"""A label's name or value, as `x-arriero-labels` takes them."""
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 
 
 class PriceConfig(Section, frozen=True, kw_only=True):
-    """USD per one million tokens."""
+    """USD per one million tokens, exact to the nano-dollar."""
 
     input: Decimal = msgspec.field(name="in")
     output: Decimal = msgspec.field(name="out")
+
+    def __post_init__(self) -> None:
+        for word, usd in (("in", self.input), ("out", self.output)):
+            try:
+                check_price(usd)
+            except ValueError as error:
+                raise ValueError(f"'{word}': {error}") from error
 
 
 class DeploymentConfig(Section, frozen=True, kw_only=True):
     """One deployment of a route; what is left out comes from the catalogue's row for these weights."""
 
     account: str
-    name: str | None = None
+    name: Name | None = None
     model: str | None = None
     price: PriceConfig | None = None
     context_tokens: Count | None = None
     max_output_tokens: Count | None = None
     features: tuple[str, ...] | None = None
-    weight: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    weight: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] = 1.0
     tier: Annotated[int, msgspec.Meta(ge=0)] = 1
     region: str | None = None
     trust: str | None = None
@@ -43,7 +63,7 @@ class RouteConfig(Section, frozen=True, kw_only=True):
     """A public name, the deployments behind it, and the policies that choose, read top to bottom."""
 
     deployments: tuple[Any, ...]
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[Name, ...] = ()
     policies: tuple[Any, ...] | None = None
     weights: str | None = None
 
@@ -51,10 +71,10 @@ class RouteConfig(Section, frozen=True, kw_only=True):
 class KeyConfig(Section, frozen=True, kw_only=True):
     """A client's key: which routes it may use (glob patterns) and the labels its calls carry."""
 
-    name: str
+    name: Name
     key: Secret
     routes: tuple[str, ...] = ("*",)
-    labels: dict[str, str] = {}  # noqa: RUF012  (msgspec copies it)
+    labels: dict[Label, Label] = {}  # noqa: RUF012  (msgspec copies it)
 
 
 class ServerConfig(Section, frozen=True, kw_only=True):
@@ -62,13 +82,13 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     that load balancers can notice."""
 
     max_body_bytes: Count = 32 * 1024 * 1024
-    grace_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
-    drain_s: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+    grace_s: Seconds = 600.0
+    drain_s: Seconds = 0.5
     allow_anonymous: bool = False
 
 
 class AdminToken(Section, frozen=True, kw_only=True):
-    name: str
+    name: Name
     token: Secret
     scope: Literal["read", "write"] = "read"
 
@@ -78,13 +98,19 @@ class AdminConfig(Section, frozen=True, kw_only=True):
 
     tokens: tuple[AdminToken, ...] = ()
 
+    def __post_init__(self) -> None:
+        names = [token.name for token in self.tokens]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"'tokens' names '{name}' twice")
+
 
 class AttemptsConfig(Section, frozen=True, kw_only=True):
     """`max` attempts a call; retries may be `retry_budget` of the calls, plus `retry_floor_per_s`."""
 
     max: Count = 3
-    retry_budget: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.10
-    retry_floor_per_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    retry_budget: Share = 0.10
+    retry_floor_per_s: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 10.0
 
 
 class BaselineConfig(Section, frozen=True, kw_only=True):
@@ -113,5 +139,7 @@ LATER: Mapping[str, str] = {
     "budget": "budgets of keys",
     "proxy": "forward proxies",
     "on_disconnect": "draining after the client left",
+    "bedrock": "AWS Bedrock",
+    "oci": "Oracle Cloud Infrastructure",
 }
 """Words of the design that this version does not offer yet: refused by name, never accepted and ignored."""

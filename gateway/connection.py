@@ -8,7 +8,9 @@ Rule 3. Unread bytes are bounded: above `max_buffer_bytes` (and one read of the 
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Annotated, NamedTuple, cast
+
+import msgspec
 
 from gateway.errors import FaultKind, UpstreamError
 from gateway.http1 import Incoming, Malformed
@@ -21,15 +23,18 @@ TIMER_SLACK_S = 0.001  # uvloop rounds timers to milliseconds
 Clock = Callable[[], float]
 
 
-class Timeouts(Frozen, frozen=True):
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+
+
+class Timeouts(Frozen, frozen=True, forbid_unknown_fields=True):
     """Seconds. `connect_s` bounds waiting for a connection, and again opening one with its TLS handshake;
     `first_byte_s` runs from the request being written to the answer's head, `idle_s` between two signs of life,
     `total_s` over all of it."""
 
-    connect_s: float = 1.0
-    first_byte_s: float = 60.0
-    idle_s: float = 30.0
-    total_s: float = 600.0
+    connect_s: Seconds = 1.0
+    first_byte_s: Seconds = 60.0
+    idle_s: Seconds = 30.0
+    total_s: Seconds = 600.0
 
 
 class Origin(Frozen, frozen=True, kw_only=True):

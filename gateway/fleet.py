@@ -15,7 +15,7 @@ from gateway.errors import ClientError, ConfigError, UpstreamError
 from gateway.health import Health
 from gateway.lane import Lane, Route
 from gateway.metrics import Bound, Deployments, Metrics
-from gateway.prices import gpu_nano_per_s, list_price
+from gateway.prices import check_price, gpu_nano_per_s, list_price
 from gateway.router import NamedPolicy
 from gateway.types import FEATURES, Deployment, Observed, Price, Provider
 
@@ -236,6 +236,7 @@ def _gpu_nano_per_s(account: Account, name: str) -> int:
     if per_hour is None:
         return 0
     try:
+        check_price(per_hour)
         return gpu_nano_per_s(per_hour, getattr(account, "gpus", 1))
     except ValueError as error:
         raise ConfigError(f"providers.{name}.gpu_usd_per_hour", str(error)) from error

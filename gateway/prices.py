@@ -10,6 +10,8 @@ from decimal import Decimal, InvalidOperation
 
 from gateway.types import NANO_PER_USD, TOKENS_PER_PRICE, Price
 
+MOST_USD = 1_000_000
+"""The highest price: what is above is a mistake, and every cost stays within what a metric can hold."""
 DECODE_SHARE = 0.8
 """Share of GPU time that goes into output tokens where the server does not tell; vLLM tells by its prefill and decode
 time counters (`request_prefill_time_seconds`, `request_decode_time_seconds`)."""
@@ -28,12 +30,18 @@ def usd_to_nano(usd: str | int | float | Decimal) -> int:
     try:
         nano = Decimal(str(usd)) * NANO_PER_USD
     except InvalidOperation as error:
-        raise ValueError(f"{usd!r} is not an amount of US dollars") from error
+        raise ValueError(f"{usd} is not an amount of US dollars") from error
     if not nano.is_finite() or nano < 0:
-        raise ValueError(f"{usd!r} is not an amount of US dollars")
+        raise ValueError(f"{usd} is not an amount of US dollars")
     if nano != nano.to_integral_value():
-        raise ValueError(f"{usd!r} has digits below one nano-dollar")
+        raise ValueError(f"{usd} has digits below one nano-dollar")
     return int(nano)
+
+
+def check_price(usd: Decimal) -> None:
+    """Raises ValueError for what cannot be a price."""
+    if usd_to_nano(usd) > MOST_USD * NANO_PER_USD:
+        raise ValueError(f"{usd} is more than {MOST_USD:,} US dollars")
 
 
 def list_price(input_usd: str | int | float | Decimal, output_usd: str | int | float | Decimal) -> Price:

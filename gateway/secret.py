@@ -19,16 +19,14 @@ class Secret:
         self._path: Path | None = None
         self.source = spec if spec.startswith(("env:", "file:")) else "text"
         if spec.startswith("env:"):
-            self._text = os.environ.get(spec[4:], "")
-            if not self._text:
-                raise ValueError(f"the environment variable {spec[4:]} is not set")
+            self._text = _from_environment(spec[4:])
         elif spec.startswith("file:"):
             self._path = Path(spec[5:])
             self._text = self._read(self._path)
         else:
             self._text = spec
-        if not self._text:
-            raise ValueError("it is empty")
+        if problem := _problem(self._text):
+            raise ValueError(problem if self.source == "text" else f"{self.source} {problem}")
 
     def _read(self, path: Path) -> str:
         try:
@@ -38,7 +36,7 @@ class Secret:
             raise ValueError(f"the file {path} cannot be read: {error.strerror}") from error
 
     def reveal(self) -> str:
-        """The secret itself. A file that vanished or became empty keeps its last text."""
+        """The secret itself. A file that vanished or holds no secret any more keeps its last text."""
         if self._path is not None and self._clock() - self._checked >= RECHECK_S:
             self._checked = self._clock()
             self._refresh(self._path)
@@ -47,7 +45,8 @@ class Secret:
     def _refresh(self, path: Path) -> None:
         try:
             if path.stat().st_mtime_ns != self._modified:
-                self._text = self._read(path) or self._text
+                text = self._read(path)
+                self._text = self._text if _problem(text) else text
         except (OSError, ValueError):
             return
 
@@ -55,3 +54,16 @@ class Secret:
         return "***"
 
     __str__ = __repr__
+
+
+def _from_environment(name: str) -> str:
+    if name not in os.environ:
+        raise ValueError(f"the environment variable {name} is not set")
+    return os.environ[name].strip()  # Kubernetes secrets often end with a line break
+
+
+def _problem(text: str) -> str:
+    """Why a text cannot be a secret: it goes into headers."""
+    if not text:
+        return "is empty"
+    return "" if text.isascii() and text.isprintable() else "holds a character that no header can carry"

@@ -231,7 +231,8 @@ class Policy(Protocol):
     """The first verb. A policy is pure: no I/O, no clock and no chance of its own (`now` and `dice` are given).
 
     It keeps a subset of the candidates, in an order of its choosing, never invents one, and gives for each one it
-    removes a reason of a few words. Its public fields are its options in the config."""
+    removes a reason of a few words. Its public fields are its options in the config; what they name of the config
+    stands in `named` too, such as {"account": ["own"]}, so that a misspelt name is refused."""
 
     def apply(self, call: Call, candidates: Sequence[Candidate], now: float) -> Selection: ...
 

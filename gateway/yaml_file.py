@@ -12,18 +12,29 @@ MAX_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands twice."""
+    """SafeLoader that refuses keys that are no text or stand twice, and leaves dates alone: nothing here is a date."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML has it)
+        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' stands twice", key.start_mark
-                )
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.tag != "tag:yaml.org,2002:str":
+                shown = f"the name {key.value}" if isinstance(key, yaml.ScalarNode) else "a name"
+                raise _mistake(f"{shown} is not text: put it in quotes", key)
+            if key.value in seen:
+                raise _mistake(f"the name '{key.value}' stands twice", key)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _mistake(text: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, text, node.start_mark)
 
 
 def read(path: Path) -> object:
@@ -41,14 +52,19 @@ def parse(text: str, name: str = "config") -> object:
     """As `read`, of text."""
     try:
         document = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        size = _size(document, {})
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise ConfigError(place, str(error.problem)) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(name, "is not YAML") from error
-    if _size(document, {}) > MAX_VALUES:
-        raise ConfigError(name, f"expands to more than {MAX_VALUES} values through aliases")
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(name, f"holds a character that YAML does not allow, at {error.position}") from error
+    except RecursionError as error:
+        raise ConfigError(name, "is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(name, f"is not YAML: {error}") from error
+    if size > MAX_VALUES:
+        raise ConfigError(name, f"expands to more than {MAX_VALUES:,} values through aliases")
     return document
 
 

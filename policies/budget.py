@@ -36,6 +36,11 @@ class Budget(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if self.usd * NANO_PER_USD % 1:
             raise ValueError(f"usd has digits below one nano-dollar: {self.usd}")
 
+    @property
+    def named(self) -> Mapping[str, Sequence[str]]:
+        """What must be in the config for this cap to be about something."""
+        return {"account": [self.account]} if self.account is not None else {"deployment": [self.deployment or ""]}
+
     def apply(self, call: Call, candidates: Sequence[Candidate], now: float) -> Selection:
         cap = int(self.usd * NANO_PER_USD)
         removed: dict[str, str] = {}

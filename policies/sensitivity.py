@@ -37,7 +37,7 @@ class Sensitivity(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=True)
         own = {word: value for word, value in words.items() if word in ("label", "required")}
         levels = {word: value for word, value in words.items() if word not in own}
         for level, allowed in levels.items():
-            if not isinstance(allowed, (list, tuple)):
+            if not isinstance(allowed, (list, tuple)) or not all(isinstance(name, str) for name in allowed):
                 raise ValueError(f"{level} must be a list of accounts and trust classes, such as [own, trust:private]")
         return msgspec.convert({**own, "levels": levels}, cls)
 
@@ -49,6 +49,12 @@ class Sensitivity(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=True)
         for level, allowed in self.levels.items():
             if "" in allowed or TRUST in allowed:
                 raise ValueError(f"{level} holds an empty name")
+
+    @property
+    def named(self) -> Mapping[str, Sequence[str]]:
+        """The accounts that must be in the config: a misspelt one would be trusted with nothing."""
+        names = dict.fromkeys(name for allowed in self.levels.values() for name in allowed)
+        return {"account": [name for name in names if name != ANY and not name.startswith(TRUST)]}
 
     def apply(self, call: Call, candidates: Sequence[Candidate], now: float) -> Selection:
         level = call.labels.get(self.label)
