@@ -1,10 +1,11 @@
 """The one place where things are put together: a config becomes a public and an admin application."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.auth import Keyring
 from gateway.catalog import Catalog
@@ -12,7 +13,7 @@ from gateway.config import Config
 from gateway.decisions import Decisions
 from gateway.dispatch import Dispatcher, RetryBudget
 from gateway.endpoints import admin, operations
-from gateway.endpoints.inference import Inference
+from gateway.endpoints.inference import Inference, Parts
 from gateway.endpoints.models import Models
 from gateway.fleet import Fleet
 from gateway.live import Live
@@ -45,17 +46,11 @@ class Gateway:
         budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
         dispatcher = Dispatcher(config.attempts.max, budget, clock, wall)
         models = Models(self.fleet, self.keyring, int(wall()))
-        inference = [
-            Route(
-                f"/v1/{endpoint}",
-                Inference(endpoint, self.fleet, self.keyring, dispatcher, settlement),
-                methods=["POST"],
-            )
-            for endpoint in ENDPOINTS
-        ]
-        self.public = _application(
-            [*inference, Route("/v1/models", models.list), Route("/v1/models/{name:path}", models.one)], self.live
-        )
+        parts = Parts(self.fleet, self.keyring, dispatcher, settlement, self.live)
+        inference = {f"/v1/{endpoint}": Inference(endpoint, parts) for endpoint in ENDPOINTS}
+        routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in inference.items()]
+        listing = [Route("/v1/models", models.list), Route("/v1/models/{name:path}", models.one)]
+        self.public = Front(inference, _application([*routes, *listing], self.live))
         self.admin = _application([], self.live)
         admin.add_routes(self.admin, self.fleet, self.decisions, self.metrics)
 
@@ -65,6 +60,19 @@ class Gateway:
     async def aclose(self) -> None:
         await self.fleet.aclose()
         self.log.flush()
+
+
+class Front:
+    """The public application: a call to a hot path goes straight to its endpoint, all else through the framework.
+
+    The framework's layers cost as much as everything that the gateway itself does to a call."""
+
+    def __init__(self, hot: Mapping[str, ASGIApp], rest: ASGIApp) -> None:
+        self.hot, self.rest = hot, rest
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        endpoint = self.hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        return (endpoint or self.rest)(scope, receive, send)
 
 
 def _application(routes: list[Route], live: Live) -> FastAPI:

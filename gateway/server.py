@@ -59,6 +59,7 @@ def server(app: Any, keep_alive_s: int = 75) -> Server:
     """A server for an ASGI app; give it a bound socket with `serve(sockets=[…])`."""
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         http=Protocol,
         ws="none",
         lifespan="off",

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import secrets
 import traceback
-from typing import cast
+from typing import NamedTuple, cast
 
 from starlette.types import Receive, Scope, Send
 
@@ -31,22 +31,28 @@ from gateway.types import Call, Endpoint, Tenant, Usage
 DEFAULT_DEADLINE_S = 600.0
 
 
-class Inference:
-    """One path of the family. Its parts are put together in app.py."""
+class Parts(NamedTuple):
+    """What every path of the family stands on; put together in app.py."""
 
-    def __init__(
-        self, endpoint: Endpoint, fleet: Fleet, keyring: auth.Keyring, dispatcher: Dispatcher, settlement: Settlement
-    ) -> None:
-        self.endpoint, self.fleet, self.keyring = endpoint, fleet, keyring
-        self.dispatcher, self.settlement = dispatcher, settlement
+    fleet: Fleet
+    keyring: auth.Keyring
+    dispatcher: Dispatcher
+    settlement: Settlement
+    live: Live
+
+
+class Inference:
+    """One path of the family."""
+
+    def __init__(self, endpoint: Endpoint, parts: Parts) -> None:
+        self.endpoint, self.parts = endpoint, parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        live: Live = scope["app"].state.live
         connection = cast(Protocol, scope["extensions"]["arriero"])
-        with live.call() as task:
+        with self.parts.live.call() as task:
             connection.cancel_when_lost(task)
             try:
-                await Exchange(self, live, scope, receive, send).run(task)
+                await Exchange(self.endpoint, self.parts, scope, receive, send).run(task)
             finally:
                 connection.cancel_when_lost(None)
 
@@ -54,8 +60,9 @@ class Inference:
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, parts: Inference, live: Live, scope: Scope, receive: Receive, send: Send) -> None:
-        self.parts, self.live, self.scope, self.receive, self.send = parts, live, scope, receive, send
+    def __init__(self, endpoint: Endpoint, parts: Parts, scope: Scope, receive: Receive, send: Send) -> None:
+        self.endpoint, self.parts, self.live = endpoint, parts, parts.live
+        self.scope, self.receive, self.send = scope, receive, send
         self.clock = parts.fleet.clock
         self.began = self.clock()
         self.connection = cast(Protocol, scope["extensions"]["arriero"])
@@ -88,7 +95,7 @@ class Exchange:
             raise ServiceError(503, "overloaded", "This gateway is taking leave: send the call again.", retry_after_s=1)
         config = self.parts.fleet.config
         body = await http.read_body(self.scope, self.receive, config.server.max_body_bytes)
-        peeked = peek(body, self.parts.endpoint)
+        peeked = peek(body, self.endpoint)
         route = self.parts.fleet.route(peeked.model)
         auth.authorize(self.tenant, route.name)
         call = self._call(route, peeked, body)
@@ -110,14 +117,14 @@ class Exchange:
             tenant=self.tenant,
             route=route.name,
             model=peeked.model,
-            endpoint=self.parts.endpoint,
+            endpoint=self.endpoint,
             stream=peeked.stream,
             features=peeked.features,
             stop_count=peeked.stop_count,
             choices=peeked.choices,
             prompt_tokens=peeked.prompt_tokens,
             max_output_tokens=peeked.max_output_tokens,
-            expected_output_tokens=0 if self.parts.endpoint == "embeddings" else expected * peeked.choices,
+            expected_output_tokens=0 if self.endpoint == "embeddings" else expected * peeked.choices,
             labels=auth.labels(self.tenant, labels.decode("latin-1") if labels else None),
             session=session.decode("latin-1")[:256] if session else None,
             deadline=self.began + self._timeout_s(),
@@ -225,7 +232,7 @@ class Exchange:
     def _settle(self, ended: Ended) -> None:
         if self.decision is None:
             tenant: Tenant = self.tenant
-            self.parts.settlement.refused(self.id, tenant.name, self.parts.endpoint, ended, self.clock() - self.began)
+            self.parts.settlement.refused(self.id, tenant.name, self.endpoint, ended, self.clock() - self.began)
             return
         self._settle_attempt(whole=False)
         self.parts.settlement.call(self.decision, self.opened, self.usage, ended, self.began)
