@@ -162,10 +162,11 @@ class Client:
                 if error.kind != "stale":
                     self.give_back(connection)
                     raise
+                sent = error.sent
             except BaseException:
                 self.give_back(connection)
                 raise
-            connection = await self._replace(connection, began, total)
+            connection = await self._replace(connection, began, total, sent)
 
     async def aclose(self) -> None:
         """Close what is idle and keep nothing from now on; answers under way run to their end."""
@@ -212,11 +213,9 @@ class Client:
         """A connection that was given back, or a new one."""
         if not self._pool.reserve():
             granted = await self._queue(began, total)
-            if granted is not None and granted.usable:
+            if granted is not None:  # it may have been lost since, which `exchange` finds out
                 granted.leased = True
                 return granted
-            if granted is not None:
-                granted.sever()
         return await self._connect(began, total)
 
     async def _queue(self, began: float, total: float) -> Connection | None:
@@ -270,15 +269,15 @@ class Client:
         connection.leased = True
         return connection
 
-    async def _replace(self, stale: Connection, began: float, total: float) -> Connection:
-        """A new connection in the slot of a stale one."""
+    async def _replace(self, stale: Connection, began: float, total: float, sent: bool) -> Connection:
+        """A new connection in the slot of a stale one, which may have carried the request."""
         stale.leased = False
         stale.retire()
         stale.sever()
         try:
             return await self._connect(began, total)
         except UpstreamError as error:
-            error.sent = True  # the stale connection may have carried it
+            error.sent = error.sent or sent
             raise
 
     def _make(self) -> Connection:

@@ -21,6 +21,7 @@ from tests.transport.upstreams import (
     answering,
     ask,
     chunks,
+    saying,
     send,
 )
 
@@ -106,25 +107,46 @@ async def test_a_waiter_cancelled_after_any_number_of_turns_loses_no_slot(client
                 assert await asyncio.wait_for(ask(client), PATIENCE_S) == b"hello"
 
 
-async def test_a_granted_slot_passes_to_the_next_in_line_when_its_waiter_is_cancelled(client_of: ClientOf) -> None:
-    async with Upstream(answering) as upstream:
+@pytest.mark.parametrize("says", [b"keep-alive", b"close"])
+async def test_a_granted_slot_passes_to_the_next_in_line(client_of: ClientOf, says: bytes) -> None:
+    """The first in line is cancelled after it was granted a connection, or leave to open one."""
+    answer = b"HTTP/1.1 200 OK\r\nconnection: %s\r\ncontent-length: 5\r\n\r\nhello" % says
+    async with Upstream(saying(answer)) as upstream:
         client = client_of(Origin(url=upstream.origin(), max_connections=1, timeouts=Timeouts(connect_s=PATIENCE_S)))
-        for give_back in ("kept", "closed"):
-            held = await send(client)
-            first = asyncio.create_task(ask(client))
-            second = asyncio.create_task(ask(client))
-            await asyncio.sleep(0)
-            assert client.waiting == 2
-            if give_back == "kept":
-                await held.read()
-            else:
-                held_connection_is_dropped = client  # a new client state: the slot itself is granted
-                assert held_connection_is_dropped.leased == 1
-                await held.aclose()
-            first.cancel()
-            assert await asyncio.wait_for(second, PATIENCE_S) == b"hello"
-            assert first.cancelled() or (await asyncio.gather(first, return_exceptions=True))
-            assert (client.leased, client.waiting) == (0, 0)
+        held = await send(client)
+        first, second = asyncio.create_task(ask(client)), asyncio.create_task(ask(client))
+        await asyncio.sleep(0)
+        assert client.waiting == 2
+        await held.read()
+        assert (client.waiting, client.leased) == (1, 1)
+        first.cancel()
+        assert await asyncio.wait_for(second, PATIENCE_S) == b"hello"
+        assert first.cancelled()
+        assert upstream.accepted == (1 if says == b"keep-alive" else 2)
+
+
+@pytest.mark.parametrize("way", ["read", "chunk", "ready"])
+async def test_a_cancelled_wait_for_the_body_gives_back_without_being_asked(client_of: ClientOf, way: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer(CHUNKED)
+        await peer.gone()
+
+    async with Upstream(script) as upstream:
+        client = client_of(Origin(url=upstream.origin()))
+        response = await send(client)
+        match way:
+            case "read":
+                task: asyncio.Future[object] = asyncio.ensure_future(response.read())
+            case "chunk":
+                task = asyncio.ensure_future(response.chunk())
+            case _:
+                task = asyncio.ensure_future(response.ready(PATIENCE_S))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        assert client.open_connections == 0
+        await upstream.until_live(0)
 
 
 async def test_a_cancelled_call_closes_its_socket_within_100_ms(client_of: ClientOf) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.dial import Address, Dialer, interleave, split_url
+from gateway.dial import RACE_DELAY_S, Address, Dialer, Opener, interleave, race, split_url
 from gateway.transport import Client, Origin
 from tests.transport.test_faults import blackhole, closed_port
 from tests.transport.upstreams import ClientOf, Upstream, answering, ask, failure
@@ -128,6 +128,38 @@ async def test_an_address_that_hangs_gives_way_to_the_next() -> None:
 async def test_the_last_refusal_is_the_error_when_no_address_answers() -> None:
     names = Names([at(closed_port()), at(closed_port())])
     assert (await failure(dialled(Dialer("http://cloud.example", look_up=names)))).kind == "refused"
+
+
+class Line(asyncio.Transport):
+    """A connection that remembers whether it was closed."""
+
+    closed = False
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_whatever_connects_beside_the_winner_is_closed(cancelled: bool) -> None:
+    go = asyncio.Event()
+    lines = [Line(), Line()]
+
+    def opener(line: Line) -> Opener[asyncio.Protocol]:
+        async def opened() -> tuple[asyncio.Transport, asyncio.Protocol]:
+            await go.wait()
+            return line, asyncio.Protocol()
+
+        return opened
+
+    racing = asyncio.create_task(race([opener(line) for line in lines]))
+    await asyncio.sleep(RACE_DELAY_S + 0.05)  # by now both are under way
+    go.set()
+    await asyncio.sleep(0)  # both have connected in this turn, and nobody has looked
+    if cancelled:
+        racing.cancel()
+    await asyncio.gather(racing, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert sorted(line.closed for line in lines) == ([True, True] if cancelled else [False, True])
 
 
 async def test_no_address_at_all_is_refused() -> None:

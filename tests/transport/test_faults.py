@@ -11,6 +11,7 @@ from gateway.transport import Client, Origin, Timeouts
 from tests.transport.upstreams import (
     CHUNKED,
     OK,
+    PATIENCE_S,
     ClientOf,
     Peer,
     Upstream,
@@ -88,10 +89,14 @@ async def test_half_a_head_is_no_first_byte(client_of: ClientOf) -> None:
 
 async def test_an_upstream_that_takes_no_more_of_the_request_is_cut(client_of: ClientOf) -> None:
     released = asyncio.Event()
+    taken = 0
 
     async def script(peer: Peer) -> None:
+        nonlocal taken
         await peer.head()
         await released.wait()
+        while data := await peer.reader.read(MIB):
+            taken += len(data)
 
     async with Upstream(script) as upstream:
         client = client_of(Origin(url=upstream.origin(), timeouts=Timeouts(first_byte_s=0.2)))
@@ -99,6 +104,24 @@ async def test_an_upstream_that_takes_no_more_of_the_request_is_cut(client_of: C
         assert (error.kind, error.sent) == ("first_byte_timeout", True)
         assert "took no more of the request within 0.2 s" in error.message
         assert client.open_connections == 0
+        released.set()
+        await upstream.until_live(0)
+        assert taken < 64 * MIB  # the rest was not sent after all
+
+
+async def test_an_end_of_file_amid_the_request_counts_at_once(client_of: ClientOf) -> None:
+    """Though the event loop would go on writing what it has."""
+    released = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.writer.write_eof()
+        await released.wait()
+
+    async with Upstream(script) as upstream:
+        client = client_of(Origin(url=upstream.origin()))
+        error = await asyncio.wait_for(failure(send(client, b"x" * 64 * MIB)), PATIENCE_S)
+        assert (error.kind, error.sent) == ("closed", True)
         released.set()
 
 

@@ -80,7 +80,7 @@ async def test_a_connection_the_peer_closes_while_idle_is_forgotten_at_once(clie
         await peer.gone()
 
     async with Upstream(script) as upstream:
-        client = client_of(Origin(url=upstream.origin()))
+        client = client_of(Origin(url=upstream.origin(), idle_lifetime_s=600))
         await ask(client)
         go.set()
         await asyncio.wait_for(closed(client), PATIENCE_S)
@@ -102,7 +102,7 @@ async def test_data_on_an_idle_connection_closes_it(client_of: ClientOf) -> None
         await peer.gone()
 
     async with Upstream(script) as upstream:
-        client = client_of(Origin(url=upstream.origin()))
+        client = client_of(Origin(url=upstream.origin(), idle_lifetime_s=600))
         await ask(client)
         go.set()
         await asyncio.wait_for(closed(client), PATIENCE_S)
@@ -210,6 +210,20 @@ async def test_waiters_are_served_in_the_order_they_came(client_of: ClientOf) ->
         await asyncio.gather(*waiting, return_exceptions=True)
         assert order == [0, 1, 2, 5, 6, 7, 8, 9]
         assert (upstream.accepted, client.open_connections) == (1, 1)
+
+
+async def test_a_connection_that_is_lost_between_two_callers_is_replaced(client_of: ClientOf) -> None:
+    async with Upstream(answering) as upstream:
+        client = client_of(Origin(url=upstream.origin(), max_connections=1, timeouts=Timeouts(connect_s=PATIENCE_S)))
+        held = await send(client)
+        waiting = asyncio.create_task(ask(client))
+        await asyncio.sleep(0)
+        connection = held._connection
+        await held.read()  # grants it to the one who waits
+        assert connection is not None
+        connection.sever()
+        assert await waiting == b"hello"
+        assert (upstream.accepted, client.open_connections) == (2, 1)
 
 
 async def test_a_waiter_gets_the_slot_of_a_connection_that_broke(client_of: ClientOf) -> None:
