@@ -1,37 +1,52 @@
 """`arriero check`: what a good config should still be warned of: retiring weights, no price, nobody there."""
 
 import asyncio
-from collections.abc import Sequence
+import fnmatch
+from collections.abc import Iterator, Sequence
 from datetime import date
 from urllib.parse import urlsplit
 
+from gateway.app import Gateway
 from gateway.catalog import Catalog, retirement_warnings
 from gateway.config import Config
-from gateway.fleet import Fleet
 from gateway.lane import Lane
-from gateway.metrics import Metrics
 
 REACH_S = 2.0
 
 
-async def warnings(config: Config, catalog: Catalog, today: date, *, reach: bool) -> Sequence[str]:
+async def warnings(config: Config, today: date, *, reach: bool) -> Sequence[str]:
     """Warnings for a config. Raises ConfigError for one that cannot run."""
-    fleet = Fleet(config, catalog, Metrics())
-    lanes = [(route.name, lane) for route in fleet.routes.values() for lane in route.lanes.values()]
-    found: list[str] = []
+    gateway = Gateway(config)
+    try:
+        lanes = [(route.name, lane) for route in gateway.fleet.routes.values() for lane in route.lanes.values()]
+        found = [*_of_deployments(lanes, gateway.fleet.catalog, today), *_of_names(config, lanes)]
+        if reach:
+            found += await _unreachable(config, [lane for _, lane in lanes])
+    finally:
+        await gateway.aclose()
+    return list(dict.fromkeys(found))
+
+
+def _of_deployments(lanes: Sequence[tuple[str, Lane]], catalog: Catalog, today: date) -> Iterator[str]:
     for route, lane in lanes:
         deployment = lane.deployment
         row = catalog.by_id(deployment.cloud, deployment.model)
         if row is not None:
-            found += [f"routes.{route}: {line}" for line in retirement_warnings([row], today, catalog=catalog)]
+            for line in retirement_warnings([row], today, catalog=catalog):
+                yield f"routes.{route}: {line}"
         if deployment.price is None and not deployment.gpu_nano_per_s:
-            found.append(
-                f"routes.{route}: {deployment.name} has no price, so that cost policies put it last: say 'price'"
-            )
-    if reach:
-        found += await _unreachable(config, [lane for _, lane in lanes])
-    await fleet.aclose()
-    return list(dict.fromkeys(found))
+            yield f"routes.{route}: {deployment.name} has no price, so that cost policies put it last: say 'price'"
+
+
+def _of_names(config: Config, lanes: Sequence[tuple[str, Lane]]) -> Iterator[str]:
+    """What is written but about nothing."""
+    for name in config.accounts:
+        if all(lane.deployment.account != name for _, lane in lanes):
+            yield f"providers.{name}: no enabled deployment is at it"
+    for i, key in enumerate(config.keys):
+        for pattern in key.routes:
+            if not fnmatch.filter(config.routes, pattern):
+                yield f"keys[{i}].routes: '{pattern}' matches no route"
 
 
 async def _unreachable(config: Config, lanes: Sequence[Lane]) -> Sequence[str]:
@@ -52,6 +67,11 @@ async def _reach(name: str, config: Config) -> str:
             _, writer = await asyncio.open_connection(parts.hostname, port)
         writer.close()
     except (OSError, TimeoutError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no answer"
-        return f"providers.{name}: {parts.hostname}:{port} cannot be reached: {reason}"
+        return f"providers.{name}: {parts.hostname}:{port} cannot be reached: {_why(error)}"
     return ""
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return (error.strerror or str(error)).removeprefix(f"[Errno {error.errno}] ")

@@ -1,6 +1,7 @@
 """The `arriero` command: words to parts, errors to exit codes.
 
-Exit codes: 0 done, 1 failed, 2 bad config or usage, 130 interrupted. Words for people go to stderr, data to stdout. Every flag has an ARRIERO_* twin."""
+Exit codes: 0 done, 1 failed, 2 bad config or usage, 130 interrupted. Words for people go to stderr, data to stdout.
+Flags that say where things are have ARRIERO_* twins."""
 
 import argparse
 import asyncio
@@ -19,6 +20,7 @@ from gateway.catalog import Catalog, table, to_json
 from gateway.check import warnings
 from gateway.config import Config
 from gateway.errors import ArrieroError, ConfigError
+from gateway.refusals import unknown
 from gateway.remote import explain
 from gateway.schema import schema
 from gateway.screen import screen
@@ -29,8 +31,8 @@ Arguments = argparse.Namespace
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code."""
-    arguments = parser().parse_args(argv)
     try:
+        arguments = parser().parse_args(argv)
         command: Callable[[Arguments], int] = arguments.command
         return command(arguments)
     except ConfigError as error:
@@ -47,77 +49,90 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """Every command with its flags. Raises ConfigError for a twin in the environment that makes no sense."""
     root = argparse.ArgumentParser(
-        prog="arriero", description="One OpenAI-compatible API in front of Llama on every cloud."
+        prog="arriero", description="One OpenAI-compatible API in front of Llama on every cloud.", allow_abbrev=False
     )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
-    _serve_flags(commands.add_parser("serve", help="serve the API"))
-    check = commands.add_parser("check", help="check a config file")
+
+    def command(name: str, words: str, run: Callable[[Arguments], int]) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=words, description=words, allow_abbrev=False)
+        added.set_defaults(command=run)
+        return added
+
+    _serve_flags(command("serve", "serve the API", _serve))
+    check = command("check", "check a config file", _check)
     check.add_argument("file", metavar="FILE")
     check.add_argument("--offline", action="store_true", help="do not try to reach the deployments")
-    check.set_defaults(command=_check)
-    commands.add_parser("schema", help="JSON Schema of the config").set_defaults(command=_schema)
-    models = commands.add_parser("models", help="the catalogue")
-    models.add_argument("--cloud", metavar="C")
-    models.add_argument("--json", action="store_true")
-    models.set_defaults(command=_models)
-    _explain_flags(commands.add_parser("explain", help="why a call went where it went, or would go"))
-    sandbox = commands.add_parser("sandbox", help="the clouds in a box alone")
-    sandbox.add_argument("--port", type=int, default=_env_int("SANDBOX_PORT", 9100))
+    command("schema", "JSON Schema of the config", _schema)
+    models = command("models", "the catalogue", _models)
+    models.add_argument("--cloud", metavar="C", help="only this cloud")
+    models.add_argument("--json", action="store_true", help="for programs")
+    _explain_flags(command("explain", "why a call went where it went, or would go", explain))
+    sandbox = command("sandbox", "the clouds in a box alone", _sandbox)
+    sandbox.add_argument("--port", type=_port, default=_env("SANDBOX_PORT", _port, 9100), help="the first port")
     sandbox.add_argument("--print-config", action="store_true", help="write the config that uses them, and end")
-    sandbox.set_defaults(command=_sandbox)
     return root
 
 
-def _env(name: str, default: str) -> str:
-    return os.environ.get(f"ARRIERO_{name}") or default
-
-
-def _env_int(name: str, default: int) -> int:
+def _env(name: str, kind: Callable[[str], Any], default: Any) -> Any:
+    """The twin of a flag in the environment."""
     text = os.environ.get(f"ARRIERO_{name}")
     if not text:
         return default
-    if not text.isdigit():
-        raise SystemExit(f"arriero: ARRIERO_{name} must be a number, not '{text}'")
-    return int(text)
+    try:
+        return kind(text)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"ARRIERO_{name}", str(error)) from error
 
 
 def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
+    if not (text.isascii() and text.isdigit()) or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not a port (0 to 65535)")
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 999,999,999")
+    return int(text)
+
+
+def _one_or_more(text: str) -> int:
+    if _count(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
 def _serve_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", metavar="FILE", default=os.environ.get("ARRIERO_CONFIG"))
-    command.add_argument("--host", default=_env("HOST", "127.0.0.1"))
-    command.add_argument("--port", type=_port, default=_env_int("PORT", 8080))
-    command.add_argument("--admin-host", default=_env("ADMIN_HOST", "127.0.0.1"))
-    command.add_argument("--admin-port", type=_port, default=_env_int("ADMIN_PORT", 8081))
-    command.add_argument("--workers", type=int, default=_env_int("WORKERS", 1))
-    command.set_defaults(command=_serve)
+    command.add_argument("--config", metavar="FILE", default=_env("CONFIG", str, None))
+    command.add_argument("--host", default=_env("HOST", str, "127.0.0.1"))
+    command.add_argument("--port", type=_port, default=_env("PORT", _port, 8080))
+    command.add_argument("--admin-host", default=_env("ADMIN_HOST", str, "127.0.0.1"))
+    command.add_argument("--admin-port", type=_port, default=_env("ADMIN_PORT", _port, 8081))
+    command.add_argument("--workers", type=_one_or_more, default=_env("WORKERS", _one_or_more, 1))
 
 
 def _explain_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("id", nargs="?", metavar="ID", help="x-arriero-decision or x-request-id of an answer")
-    command.add_argument("--route", metavar="R")
-    command.add_argument("--prompt-tokens", type=int, metavar="N")
-    command.add_argument("--max-tokens", type=int, metavar="N")
+    command.add_argument("--route", metavar="R", help="a call that is not made: its route")
+    command.add_argument("--prompt-tokens", type=_count, metavar="N")
+    command.add_argument("--max-tokens", type=_one_or_more, metavar="N")
     command.add_argument("--stream", action="store_true")
     command.add_argument("--feature", action="append", default=[], metavar="F")
     command.add_argument("--label", action="append", default=[], metavar="K=V")
-    command.add_argument("--json", action="store_true")
-    command.add_argument("--admin-url", default=_env("ADMIN_URL", "http://127.0.0.1:8081"))
-    command.add_argument("--config", metavar="FILE", default=os.environ.get("ARRIERO_CONFIG"))
-    command.set_defaults(command=explain)
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("--admin-url", default=_env("ADMIN_URL", str, "http://127.0.0.1:8081"))
+    command.add_argument("--config", metavar="FILE", default=_env("CONFIG", str, None))
 
 
 class Origin(NamedTuple):
-    """A config, where it came from, and what to say about it."""
+    """A config, where it came from, and what to say about it. `file` is None where nobody wrote one."""
 
     config: Config
     text: str
     notes: Sequence[str] = ()
+    file: Path | None = None
 
 
 @contextlib.contextmanager
@@ -125,14 +140,13 @@ def _configured(file: str | None) -> Iterator[Origin]:
     """The config in the order of the interface: file, ./arriero.yaml, environment, sandbox."""
     path = Path(file) if file else Path("arriero.yaml")
     if file or path.exists():
-        yield Origin(loading.read(path), str(path))
+        yield Origin(loading.read(path), str(path), file=path)
         return
     found = environment.find(os.environ, Catalog.load(), datetime.now(UTC).date())
     if found is not None:
         accounts = ", ".join(found.document["providers"])
-        yield Origin(
-            loading.build(found.document), f"made from the credentials in the environment ({accounts})", found.notes
-        )
+        made = f"made from the credentials in the environment ({accounts})"
+        yield Origin(loading.build(found.document), made, found.notes)
         return
     with _sandbox_box() as text:
         note = "these are clouds in a box on this machine: set GROQ_API_KEY, VLLM_URL, … or write arriero.yaml to leave"
@@ -146,7 +160,8 @@ def _sandbox_box() -> Iterator[str]:
 
     with contextlib.ExitStack() as stack:
         try:
-            box = stack.enter_context(Sandbox.in_thread(port=_env_int("SANDBOX_PORT", 9100), believable=True))
+            port = _env("SANDBOX_PORT", _port, 9100)
+            box = stack.enter_context(Sandbox.in_thread(port=port, believable=True))
         except OSError:
             box = stack.enter_context(Sandbox.in_thread(port=0, believable=True))
         yield box.config_text()
@@ -161,7 +176,8 @@ def _serve(arguments: Arguments) -> int:
     with _configured(arguments.config) as origin:
 
         async def run() -> int:
-            gateway = Gateway(origin.config)
+            with loading.naming(origin.file):
+                gateway = Gateway(origin.config)
             return await serve(
                 gateway, listen, say, lambda found: screen(gateway, found, listen.host, origin.text, origin.notes)
             )
@@ -178,13 +194,13 @@ def _run(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def _check(arguments: Arguments) -> int:
-    config = loading.read(Path(arguments.file))
-    found = asyncio.run(warnings(config, Catalog.load(), datetime.now(UTC).date(), reach=not arguments.offline))
+    file = Path(arguments.file)
+    config = loading.read(file)
+    with loading.naming(file):
+        found = asyncio.run(warnings(config, datetime.now(UTC).date(), reach=not arguments.offline))
     for line in found:
         say(f"warning: {line}")
-    say(
-        f"{arguments.file} is good: {len(config.accounts)} accounts, {len(config.routes)} routes, {len(found)} warnings"
-    )
+    say(f"{file} is good: {len(config.accounts)} accounts, {len(config.routes)} routes, {len(found)} warnings")
     return 0
 
 
@@ -198,7 +214,7 @@ def _models(arguments: Arguments) -> int:
     rows = catalog.rows(arguments.cloud)
     if not rows:
         clouds = sorted({row.cloud for row in catalog.rows()})
-        raise ConfigError("--cloud", f"unknown cloud '{arguments.cloud}'; known: {', '.join(clouds)}")
+        raise unknown("--cloud", arguments.cloud, clouds, "cloud")
     print(to_json(rows) if arguments.json else table(rows, datetime.now(UTC).date()))  # noqa: T201
     return 0
 

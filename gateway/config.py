@@ -139,7 +139,5 @@ LATER: Mapping[str, str] = {
     "budget": "budgets of keys",
     "proxy": "forward proxies",
     "on_disconnect": "draining after the client left",
-    "bedrock": "AWS Bedrock",
-    "oci": "Oracle Cloud Infrastructure",
 }
 """Words of the design that this version does not offer yet: refused by name, never accepted and ignored."""

@@ -1,6 +1,7 @@
 """From the words of a config file to its objects, each refused with its path; the sentences are in refusals.py."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,8 +39,20 @@ ROUTE_EXAMPLE = "`llama-3.1-8b: {deployments: [groq]}`"
 
 
 def read(path: Path) -> Config:
-    """The config in a file. Raises ConfigError."""
-    return build(yaml_file.read(path))
+    """The config in a file. Raises ConfigError that names the file."""
+    with naming(path):
+        return build(yaml_file.read(path))
+
+
+@contextlib.contextmanager
+def naming(file: Path | None) -> Iterator[None]:
+    """A mistake that is found in the block says which file it is in."""
+    try:
+        yield
+    except ConfigError as error:
+        if file is None or error.path.startswith(str(file)):
+            raise
+        raise ConfigError(f"{file}: {error.path}" if error.path else str(file), error.reason) from error
 
 
 def parse(text: str) -> Config:
@@ -151,4 +164,4 @@ def _special(kind: type, value: object) -> object:
     return Secret(value)
 
 
-__all__ = ["account", "build", "decode", "deployment", "mapping", "parse", "policy", "read", "unknown"]
+__all__ = ["account", "build", "decode", "deployment", "mapping", "naming", "parse", "policy", "read", "unknown"]

@@ -90,7 +90,7 @@ def shown(value: object) -> str:
 def unknown(path: str, word: str, known: Iterable[str], what: str = "word") -> ConfigError:
     """Refuses a word, with the nearest known one or the whole list."""
     known = list(known)
-    if word in LATER and what in ("word", "type"):
+    if word in LATER and what == "word":
         return ConfigError(path, f"'{word}' ({LATER[word]}) is not offered by this version")
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}" if known else "none is known here"

@@ -10,7 +10,7 @@ from gateway.serve import Running
 
 def screen(gateway: Gateway, running: Running, host: str, origin: str, notes: Sequence[str]) -> str:
     """One screen of text. `origin` says where the config came from."""
-    base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{running.port}"
+    base = f"http://{_shown_host(host)}:{running.port}"
     lines = [f"Arriero listens on {base}/v1, admin on port {running.admin_port}", f"Config: {origin}"]
     lines += [f"Note: {note}" for note in notes]
     lines.append("")
@@ -35,20 +35,31 @@ def _lane(lane: Lane) -> str:
     return f"{lane.deployment.name} " + (f"${usd(price.input)}/{usd(price.output)}" if price else "(no price)")
 
 
+def _shown_host(host: str) -> str:
+    """As a URL on this machine has it."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
 def _key(gateway: Gateway) -> tuple[str, str]:
-    names = gateway.keyring.names()
+    """The key to paste, and a word about it."""
     if len(gateway.keyring):
-        return "$ARRIERO_KEY", f"Keys: {', '.join(names)} (from the config)"
-    return "any", "Key: any (no keys in the config, loopback only)"
+        return "$ARRIERO_KEY", f"Keys: {', '.join(gateway.keyring.names())} (from the config)"
+    return "any", "Key: any (no keys in the config)"
 
 
 def _paste(base: str, model: str, key: str) -> list[str]:
-    quoted = 'os.environ["ARRIERO_KEY"]' if key.startswith("$") else f'"{key}"'
+    """A call with curl, and one in three lines of Python."""
+    messages = '[{"role": "user", "content": "Hello"}]'
+    imports, quoted = (
+        ("import os, openai", 'os.environ["ARRIERO_KEY"]') if key[0] == "$" else ("import openai", f'"{key}"')
+    )
     return [
-        f"  curl {base}/v1/chat/completions -H 'authorization: Bearer '{key} -H 'content-type: application/json' \\",
-        f"""    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
+        f'  curl {base}/v1/chat/completions -H "authorization: Bearer {key}" -H "content-type: application/json" \\',
+        f"""    -d '{{"model": "{model}", "messages": {messages}}}'""",
         "",
+        f"  {imports}",
         f'  client = openai.OpenAI(base_url="{base}/v1", api_key={quoted})',
-        f'  answer = client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Hello"}}])',
-        "  print(answer.choices[0].message.content)",
+        f'  print(client.chat.completions.create(model="{model}", messages={messages}).choices[0].message.content)',
     ]
