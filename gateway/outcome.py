@@ -89,17 +89,15 @@ BY_STATUS: Mapping[int, Outcome] = {
 }
 
 OVERFLOW_WORDS = ("context_length_exceeded", "maximum context length", "input_tokens", "context window")
-GONE_WORDS = (
-    "model_not_found",
-    "model_decommissioned",
-    "deploymentnotfound",
-    "notfounderror",
-    "does not exist",
-    "decommissioned",
-)
-"""What clouds write into a 400 or 404 when the weights behind *our* config are gone: never the caller's doing, for the
-caller's model name was ours to map. Sources: Groq (model_decommissioned, model_not_found), vLLM ("The model `x` does
-not exist."), Azure OpenAI (DeploymentNotFound)."""
+_gone = re.compile(
+    r"model_not_found|decommissioned|deploymentnotfound|notfounderror|resource_does_not_exist|unknown model"
+    r"|(model|endpoint|deployment|function)\b.{0,200}\b(not found|not exist|is retired|identifier is invalid)",
+    re.DOTALL,
+).search
+"""What clouds write into a 400, 404 or 410 when the weights behind *our* config are gone: never the caller's doing, for the
+caller's model name was ours to map. Sources: Groq (model_decommissioned, model_not_found), vLLM ("The model `x` does not
+exist"), Azure (DeploymentNotFound, "Unknown model"), NIM ("Function '…': Not found for account"), Vertex ("Publisher
+Model `…` not found"), Databricks (RESOURCE_DOES_NOT_EXIST), Bedrock ("The provided model identifier is invalid")."""
 FILTER_WORDS = ("content_filter", "content management policy")
 
 
@@ -123,7 +121,7 @@ def _by_status(error: UpstreamError) -> Outcome:
         return Outcome("content_filter", "caller", status, "content_filter")
     if any(word in said for word in OVERFLOW_WORDS):
         return _OVERFLOW
-    if status in (400, 404, 410) and any(word in said for word in GONE_WORDS):
+    if status in (400, 404, 410) and _gone(said):
         return _GONE
     return Outcome("caller_error", "caller", status, "invalid_request")
 

@@ -27,7 +27,7 @@ class Stream:
     """One upstream stream on its way to the client. Give `piece` to the client until it is b""; then look at `fault`."""
 
     __slots__ = (
-        "_call", "_done", "_end_is_close", "_finished", "_held", "_name", "_needle", "_reply", "_splitter",
+        "_call", "_done", "_end_is_close", "_finished", "_held", "_name", "_needle", "_reply", "_splitter", "_usage_event",
         "content_events", "fault", "usage",
     )  # fmt: skip
 
@@ -38,7 +38,7 @@ class Stream:
         self._held = b""
         self._done = False
         self._finished = 0
-        self._needle = self._name = b""
+        self._needle = self._name = self._usage_event = b""
         self.content_events = 0
         self.usage: Usage | None = None
         self.fault: UpstreamError | None = None
@@ -151,19 +151,26 @@ class Stream:
         if said.usage:
             self.usage = said.usage
         if said.kind == "done":
-            self._done = True
-            return sse.DONE
+            return self._whole()
         if said.kind == "content":
             self.content_events += 1
-        if said.usage and not self._call.include_usage:
-            return b"" if said.kind == "usage" else sse.without_usage(event)
-        return event
+        if not said.usage:
+            return event
+        if self._call.include_usage:
+            self._usage_event = b"" if said.kind == "usage" else sse.only_usage(event)
+            return event
+        return b"" if said.kind == "usage" else sse.without_usage(event)
+
+    def _whole(self) -> bytes:
+        """The end of a whole answer; before it the usage event that the caller asked for and this cloud has no form for."""
+        self._done = True
+        return self._usage_event + sse.DONE
 
     def _end(self, error: UpstreamError | None) -> bytes:
         """The last bytes for the client: [DONE] for a whole answer, else the event that says it is not."""
-        self._done = True
         if self._finished >= self._call.choices or (error is None and self._end_is_close):
-            return sse.DONE
+            return self._whole()
+        self._done = True
         self.fault = error or UpstreamError("closed", "ended its stream without finish_reason and [DONE]")
         return incomplete(f"The upstream {self.fault.message}.")
 

@@ -241,6 +241,13 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
+def only_usage(event_: bytes) -> bytes:
+    """OpenAI's usage event, made of a chunk that holds usage beside its choices."""
+    fields = _decode_fields(payload(event_))
+    fields["choices"] = msgspec.Raw(b"[]")
+    return event(_encode(fields))
+
+
 def without_usage(event_: bytes) -> bytes:
     """The event with `usage` null, for a caller who did not ask for it in a chunk that also holds content."""
     fields = _decode_fields(payload(event_))

@@ -82,5 +82,5 @@ class Azure(OpenAI, frozen=True, kw_only=True):
         """`stream_options` is not in the reference of the two inference forms: `extra-parameters` carries it there."""
         changes = dict(super().changes(call, deployment))
         if self.url_form() in ("models", "serverless") and self.extra_parameters == "error":
-            changes.pop("stream_options", None)
+            changes["stream_options"] = None
         return changes

@@ -1,6 +1,7 @@
 """Databricks model serving: OpenAI's API under /serving-endpoints, `model` is the endpoint's name.
 
-Source: litellm 1.109.1, run; learn.microsoft.com databricks supported-models. It lists no stream_options."""
+It refuses `stream_options` for its Llama and tells usage in every chunk. Sources: litellm 1.109.1, run;
+learn.microsoft.com databricks supported-models; continuedev/continue#12936; spiceai#6600."""
 
 from gateway.secret import Secret
 from providers.openai import OpenAI
@@ -11,6 +12,7 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
 
     url: str = ""
     api_key: Secret | None = None
+    stream_usage: bool = False
 
     def __post_init__(self) -> None:
         if not self.url:

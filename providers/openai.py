@@ -5,6 +5,8 @@ Rule 2. Each attempt carries only its own account's credential, and nothing of t
 Rule 3. Reading an answer never raises anything but UpstreamError.
 """
 
+import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
@@ -21,6 +23,8 @@ from gateway.types import Call, Deployment, Endpoint, Observed, Provider, Reply,
 
 _encode = msgspec.json.Encoder().encode
 MAX_ERROR_BYTES = 65536
+ERROR_BODY_S = 1.0
+"""How long the rest of an error answer is waited for: its status says enough to try elsewhere."""
 POLL_S = 2.0
 
 
@@ -49,7 +53,9 @@ class OpenAI(Account, frozen=True, kw_only=True):
     def changes(self, call: Call, deployment: Deployment) -> Mapping[str, bytes | None]:
         """The top-level fields to rewrite: the model, and usage asked for in every stream."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.adapter or deployment.model)}
-        if call.stream and self.stream_usage and not call.include_usage:
+        if call.stream and not self.stream_usage:
+            changes["stream_options"] = None
+        elif call.stream and not call.include_usage:
             changes["stream_options"] = b'{"include_usage":true}'
         return changes
 
@@ -121,7 +127,7 @@ def _left(headers: Mapping[str, str], kind: str, now: float) -> tuple[float, flo
         remaining = float(headers[f"x-ratelimit-remaining-{kind}"])
     except (KeyError, ValueError):
         return 1.0, 0.0
-    if not limit > 0 or not remaining >= 0:
+    if not 0 < limit < math.inf or not 0 <= remaining < math.inf:
         return 1.0, 0.0
     reset = go_duration_s(headers.get(f"x-ratelimit-reset-{kind}", ""))
     return min(remaining / limit, 1.0), now + (reset if reset is not None else 60.0)
@@ -170,10 +176,11 @@ class Passthrough:
         return request_head("POST", self.account.target(deployment, call.endpoint), self.host, headers, length)
 
     async def _refused(self, response: Response) -> UpstreamError:
-        """The error answer as an error; a body that breaks off is read as far as it came."""
+        """The error answer as an error; a body that breaks off or stalls says nothing."""
         try:
-            body = await response.read()
-        except UpstreamError:
+            async with asyncio.timeout(ERROR_BODY_S):
+                body = await response.read()
+        except (UpstreamError, TimeoutError):
             body = b""
         finally:
             response.close()
