@@ -43,6 +43,7 @@ class CallRecord(msgspec.Struct, kw_only=True):
     fault: str = ""
     ended: str = ""
     first_byte: float | None = None
+    first_token: float | None = None
     finished: float | None = None
     closed: float | None = None
 

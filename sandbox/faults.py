@@ -137,6 +137,7 @@ async def _end_after(play: Playback, fault: Fault, end: Callable[[], None]) -> N
     else:
         await _part(play, _after(fault))
     _cut(play)
+    await play.connection.flush()
     end()
 
 

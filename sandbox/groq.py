@@ -42,8 +42,8 @@ class Groq(OpenAIShape):
     prefill: ClassVar[bool] = True
     models: ClassVar[Mapping[str, Model]] = {
         "llama-3.1-8b-instant": Model(131_072, 8_192),
-        "llama-3.1-70b-versatile": Model(131_072, 8_192),
-        "llama-3.1-405b-reasoning": Model(131_072, 8_192),
+        "llama-3.1-70b-versatile": Model(8_192, 8_192),
+        "llama-3.1-405b-reasoning": Model(8_192, 8_192),
         "llama-3.3-70b-versatile": Model(131_072, 32_768),
     }
     deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {
@@ -198,10 +198,12 @@ class Groq(OpenAIShape):
             )
 
     def check_room(self, prompt: int, asked: int | None, context: int) -> None:
-        if prompt > context:
+        if prompt + (asked or 0) > context:
+            total = prompt + (asked or 0)
             raise self.error(
                 400,
-                "Please reduce the length of the messages or completion.",
+                "Please reduce the length of the messages or completion. "
+                f"Current length is {total} while limit is {context}",
                 "invalid_request_error",
                 param="messages",
                 code="context_length_exceeded",

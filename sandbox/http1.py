@@ -55,7 +55,6 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------ the protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=0)
         self._start_idle()
         self._watch.opened(self)
 
@@ -163,8 +162,14 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         self._transport.write(data)
 
-    async def drain(self) -> None:
+    async def flush(self) -> None:
         """Waits until the kernel has everything."""
+        self._transport.set_write_buffer_limits(high=0)
+        await self.drain()
+        self._transport.set_write_buffer_limits()
+
+    async def drain(self) -> None:
+        """Waits while the client reads more slowly than we write."""
         if not self._writable.is_set():
             await self._writable.wait()
 

@@ -44,7 +44,7 @@ class Nim(TextCompletions):
         "meta/llama-3.1-405b-instruct": Model(131_072, 16_384),
         "meta/llama-3.3-70b-instruct": Model(131_072, 16_384),
     }
-    deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {
+    deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {  # no price per token is published: another host's
         "llama-3.1-8b": {"model": "meta/llama-3.1-8b-instruct", "price": {"in": 0.20, "out": 0.20}},
         "llama-3.1-70b": {"model": "meta/llama-3.1-70b-instruct", "price": {"in": 0.88, "out": 0.88}},
         "llama-3.1-405b": {"model": "meta/llama-3.1-405b-instruct", "price": {"in": 3.50, "out": 3.50}},

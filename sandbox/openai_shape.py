@@ -207,6 +207,7 @@ class OpenAIShape(Cloud):
             prompt_tokens=talk.prompt_tokens,
             tokens=talk.generated,
             lanes=len(talk.choices),
+            finishes=tuple(choice.finish for choice in talk.choices),
             answer=True,
         )
 

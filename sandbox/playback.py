@@ -50,8 +50,9 @@ class Playback:
         """The whole reply as the cloud would send it."""
         if self.reply.events is None:
             await self.wait_all()
-            await self.send_head(length=len(self.reply.body), body=self.reply.body)
             self.record.sent_tokens = self.reply.tokens
+            self.record.first_token = self._clock() if self.reply.answer else None
+            await self.send_head(length=len(self.reply.body), body=self.reply.body)
             return
         await self.open_stream()
         await self.send_events()
@@ -96,6 +97,8 @@ class Playback:
             if event.tokens:
                 await self._wait_token()
             frame = self.edit(event.frame)
+            if event.tokens and self.record.first_token is None:
+                self.record.first_token = self._clock()
             self.record.sent_tokens += event.tokens  # before a wait, in which the client may leave
             if frame:
                 await self.emit(self.to_chunk(frame))

@@ -146,19 +146,28 @@ class CloudServer:
     # ------------------------------------------------------------------ one request
     async def _serve(self, connection: Connection, request: Request) -> None:
         record = self._begin(connection, request)
-        self.site.running += 1
+        working = request.method == "POST"
+        self.site.running += working
         try:
             reply = self.cloud.respond(request, self.site)
             _note(record, reply)
             await self._play(connection, request, reply, record)
             record.ended = record.ended or ("done" if reply.status < 400 else "refused")
+            if record.ended == "done":
+                self.site.counters.succeeded(reply.finishes)
         except asyncio.CancelledError:
             record.ended = record.ended or "client_closed"
             raise
         finally:
             record.finished = self.site.now()
-            self.site.running -= 1
-            self._count(record)
+            self.site.running -= working
+            if record.first_token is not None:
+                self.site.counters.served(
+                    record.prompt_tokens,
+                    record.sent_tokens,
+                    record.first_token - record.began,
+                    record.finished - record.first_token,
+                )
             self._log.changed()
 
     async def _play(self, connection: Connection, request: Request, reply: Reply, record: CallRecord) -> None:
@@ -193,20 +202,6 @@ class CloudServer:
             self._log.add(record)
         self._last[connection.number] = record
         return record
-
-    def _count(self, record: CallRecord) -> None:
-        """Adds the call to the cloud's own counters."""
-        counters = self.site.counters
-        if not record.answer_tokens:
-            return
-        counters.prompt_tokens += record.prompt_tokens
-        counters.generation_tokens += record.sent_tokens
-        counters.ttft_count += 1
-        if record.first_byte is not None and record.finished is not None:
-            counters.ttft_sum_s += record.first_byte - record.began
-            counters.decode_sum_s += record.finished - record.first_byte
-        if record.ended == "done":
-            counters.success["length"] = counters.success.get("length", 0) + 1
 
 
 def _note(record: CallRecord, reply: Reply) -> None:

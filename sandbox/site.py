@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sandbox.behaviour import Behaviour, Fault, Strikes, behaviour
@@ -16,9 +16,23 @@ class Counters:
         self.prompt_tokens = 0
         self.generation_tokens = 0
         self.success: dict[str, int] = {}
-        self.ttft_count = 0
-        self.ttft_sum_s = 0.0
-        self.decode_sum_s = 0.0
+        self.answers = 0
+        self.prefill_s = 0.0
+        self.decode_s = 0.0
+
+    def served(self, prompt_tokens: int, tokens: int, prefill_s: float, decode_s: float) -> None:
+        """Counts an answer that was begun, however it ended."""
+        self.prompt_tokens += prompt_tokens
+        self.generation_tokens += tokens
+        self.answers += 1
+        self.prefill_s += prefill_s
+        self.decode_s += decode_s
+
+    def succeeded(self, finishes: Sequence[str]) -> None:
+        """Counts choices that came to their end; to the engine a tool call is a stop."""
+        for finish in finishes:
+            reason = "length" if finish == "length" else "stop"
+            self.success[reason] = self.success.get(reason, 0) + 1
 
 
 class Site:

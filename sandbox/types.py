@@ -33,7 +33,7 @@ class Reply(msgspec.Struct, kw_only=True):
     """What a cloud answers: a body, or the events of a stream (`body` is then not used).
 
     `tokens` is the true number of answer tokens in the whole of it; `answer` says that it is an answer, not an error or
-    a list; `lanes` is how many choices grow at the same time."""
+    a list; `lanes` is how many choices grow at the same time, `finishes` are their finish reasons."""
 
     status: int = 200
     headers: list[tuple[str, str]] = []
@@ -44,6 +44,7 @@ class Reply(msgspec.Struct, kw_only=True):
     tokens: int = 0
     lanes: int = 1
     answer: bool = False
+    finishes: tuple[str, ...] = ()
 
 
 class Refusal(Exception):

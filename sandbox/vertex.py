@@ -43,7 +43,7 @@ class Vertex(OpenAIShape):
         "meta/llama-3.1-405b-instruct-maas": Model(128_000, 2_048),
         "meta/llama-3.3-70b-instruct-maas": Model(128_000, 8_192),
     }
-    deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {
+    deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {  # Google published no price of the two smaller 3.1
         "llama-3.1-8b": {"model": "meta/llama-3.1-8b-instruct-maas", "price": {"in": 0.22, "out": 0.22}},
         "llama-3.1-70b": {"model": "meta/llama-3.1-70b-instruct-maas", "price": {"in": 0.72, "out": 0.72}},
         "llama-3.1-405b": {"model": "meta/llama-3.1-405b-instruct-maas", "price": {"in": 5.0, "out": 16.0}},

@@ -148,4 +148,23 @@ async def test_load_header_as_asked(box: Sandbox) -> None:
     assert "endpoint-load-metrics" not in plain.headers
     page = (await send(box, "vllm", "GET", "/metrics")).body.decode()
     assert 'num_requests_waiting{engine="0",model_name="meta-llama/Llama-3.1-8B-Instruct"} 3.0' in page
-    assert "prompt_tokens_total" in page
+
+
+async def test_metrics_count_what_was_served(box: Sandbox) -> None:
+    box.set("vllm", ttft_s=0.05)
+    body = {**golden("chat")["request"]["body"], "max_tokens": 7, "stream": True}
+    for _ in range(2):
+        assert (
+            await send(box, "vllm", "POST", "/v1/chat/completions", body, {"authorization": "Bearer sandbox-vllm"})
+        ).done
+    page = (await send(box, "vllm", "GET", "/metrics")).body.decode()
+    found = dict(re.findall(r'^vllm:(\w+)\{engine="0",model_name="[^"]*"(?:,[^}]*)?\} (\S+)$', page, re.M))
+    assert float(found["generation_tokens_total"]) == 14
+    assert float(found["prompt_tokens_total"]) == 2 * box.calls()[0]["prompt_tokens"]
+    assert float(found["num_requests_running"]) == 0
+    assert float(found["time_to_first_token_seconds_count"]) == 2
+    assert float(found["time_to_first_token_seconds_sum"]) >= 0.1
+    assert (
+        'request_success_total{engine="0",model_name="meta-llama/Llama-3.1-8B-Instruct",finished_reason="length"} 2.0'
+        in page
+    )

@@ -3,18 +3,22 @@
 import asyncio
 import contextlib
 import json
+import signal
 import socket
+import subprocess
+import sys
 import time
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 import sandbox
 from sandbox.behaviour import Behaviour
 from sandbox.cloud import clouds
 from sandbox.run import Sandbox
-from tests.sandbox.wire import PATIENCE_S, Seen, call, connect, read_answer, request_bytes, send
+from tests.sandbox.wire import PATIENCE_S, Seen, call, connect, read_answer, request_bytes
 
 FIRST_TOKEN = b'"content":"k'
 
@@ -291,5 +295,32 @@ def test_every_cloud_has_its_own_port_and_a_demo_credential() -> None:
     assert sandbox.DEMO["groq"] == {"api_key": "gsk_sandbox"}
 
 
-async def test_send_of_nothing_is_a_plain_request(box: Sandbox) -> None:
-    assert (await send(box, "openai", "GET", "/v1/models")).status == 401
+async def test_the_config_names_every_cloud_at_its_url(box: Sandbox) -> None:
+    found = yaml.safe_load(box.config_text())
+    assert {name: account["url"] for name, account in found["providers"].items()} == box.urls
+    assert {row["account"] for row in found["routes"]["llama-3.1-8b"]["deployments"]} == set(box.urls) - {"openai"}
+    fixed = yaml.safe_load(sandbox.config_text(9100))
+    assert fixed["providers"]["groq"]["url"] == "http://127.0.0.1:9102/openai/v1"
+    assert fixed["routes"] == found["routes"]
+
+
+async def test_every_route_of_the_config_is_answered(box: Sandbox) -> None:
+    for route in yaml.safe_load(box.config_text())["routes"].values():
+        for row in route["deployments"]:
+            assert (await call(box, row["account"], model=row["model"])).status == 200, row
+
+
+def test_the_command_prints_the_config_and_its_table() -> None:
+    config = subprocess.run(
+        [sys.executable, "-m", "sandbox", "--print-config", "--port", "9300"], capture_output=True, check=True
+    )
+    assert yaml.safe_load(config.stdout)["providers"]["vllm"]["url"] == "http://127.0.0.1:9301/v1"
+    started = subprocess.Popen(
+        [sys.executable, "-m", "sandbox", "--port", "0", "--cloud", "groq"], stderr=subprocess.PIPE
+    )
+    assert started.stderr is not None
+    table = [started.stderr.readline().split() for _ in range(2)]
+    started.send_signal(signal.SIGINT)
+    assert [row[0] for row in table] == [b"control", b"groq"]
+    assert started.wait(PATIENCE_S) == 0
+    started.stderr.close()
