@@ -185,6 +185,7 @@ class Fleet:
             cloud=cloud,
             model=model,
             price=_price(config, row),
+            per_character=row.per_character if row and config.price is None else None,
             gpu_nano_per_s=_gpu_nano_per_s(account, config.account) if config.price is None else 0,
             context_tokens=config.context_tokens or (row.context_tokens if row else None),
             max_output_tokens=config.max_output_tokens or (row.max_output_tokens if row else None),

@@ -37,7 +37,12 @@ class Settlement:
         self.health, self.metrics, self.log, self.decisions, self.wall = health, metrics, log, decisions, wall
 
     def price(self, call: Call, opened: Opened, usage: Usage) -> int:
-        """Nano-dollars of an answer at the price that was in force when it was decided; 0 where no price is known."""
+        """Nano-dollars of an answer at the price that was in force when it was decided; 0 where no price is known.
+
+        By characters where the cloud bills those and they were counted, else by tokens."""
+        per_character = opened.lane.deployment.per_character
+        if per_character and usage.prompt_characters is not None and usage.output_characters is not None:
+            return per_character.cost(usage.prompt_characters, usage.output_characters)
         price = opened.candidate.price
         return price.cost(usage.prompt_tokens, usage.output_tokens) if price else 0
 

@@ -117,10 +117,18 @@ class UsageShape(msgspec.Struct):
     completion_tokens: int | None = 0
     total_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
+    prompt_characters: int | None = None
+    completion_characters: int | None = None
 
     def usage(self) -> Usage:
         cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else 0
-        return Usage(self.prompt_tokens or 0, self.completion_tokens or 0, cached or 0)
+        return Usage(
+            self.prompt_tokens or 0,
+            self.completion_tokens or 0,
+            cached or 0,
+            prompt_characters=self.prompt_characters,
+            output_characters=self.completion_characters,
+        )
 
 
 ABSENT = msgspec.Raw(b"")

@@ -39,7 +39,8 @@ class Deployment(Frozen, frozen=True, kw_only=True):
 
     `name` is unique within its route. `features` holds words of FEATURES, `emulates` those that the gateway can stand in
     for where the cloud lacks them, `missing` what the route wants of it. A limit of None is not known.
-    `price` is the list price; own GPUs have none and are priced by their utilisation instead.
+    `price` is the list price; own GPUs have none and are priced by their utilisation instead. Where the cloud bills
+    characters `per_character` is nano-dollars per one million of them, and `price` is an estimate.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     cloud: str
     model: str
     price: Price | None = None
+    per_character: Price | None = None
     gpu_nano_per_s: int = 0
     context_tokens: int | None = None
     max_output_tokens: int | None = None
@@ -238,12 +240,14 @@ class Policy(Protocol):
 
 
 class Usage(Frozen, frozen=True):
-    """Tokens of one attempt; `estimated` when the cloud sent no usage."""
+    """Tokens of one attempt; `estimated` when the cloud sent no usage. Characters where the cloud bills those."""
 
     prompt_tokens: int
     output_tokens: int
     cached_tokens: int = 0
     estimated: bool = False
+    prompt_characters: int | None = None
+    output_characters: int | None = None
 
 
 class Observed(NamedTuple):
