@@ -1,0 +1,286 @@
+"""Oracle's Generative AI: GENERIC chat, on demand or on a dedicated endpoint, signed; or its OpenAI-compatible path.
+
+Rule 1. Every call is signed by the account's own identity; a refused one is renewed once, and the call sent once more.
+Rule 2. Nothing of Oracle's form goes outward: answers, streams and errors leave here in OpenAI's.
+
+Sources: oci 2.189.0 (service endpoint, operation `chat`, headers); docs.oracle.com openai-compatible-api, `api_key`."""
+
+import importlib.util
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from gateway.account import Account
+from gateway.errors import UpstreamError
+from gateway.secret import Secret
+from gateway.transport import Client, Origin, Response, request_head
+from gateway.types import Call, Deployment, Observed, Provider, Reply
+from providers import _oci_realms as realms
+from providers._oci_answer import Asked, whole
+from providers._oci_messages import refuse
+from providers._oci_request import Translated, translate
+from providers._oci_stream import Translator
+from providers.openai import OpenAI, read_detail
+
+if TYPE_CHECKING:
+    from providers.credentials.oci import Identity, Source
+
+CHAT_PATH = "/20231130/actions/chat"
+OPENAI_PATH = "/openai/v1"
+INSTALL = "cryptography is not installed: pip install 'arriero[oci]'"
+
+Auth = Literal["api_key", "security_token", "instance_principal", "resource_principal", "oke_workload_identity"]
+"""How to sign, in the words of Oracle's own command line (`oci --auth`)."""
+
+
+class OCI(Account, frozen=True, kw_only=True):
+    """`compartment` is the OCID of who pays. `endpoint` is the OCID of a dedicated endpoint; a deployment may also name
+    one as its model. `realm` is for regions that are not known here.
+
+    Signed by what `auth` says: a user's API key given here (`tenancy`, `user`, `key_file` or `key`) or in a `profile`
+    of `config_file`, a session token of a profile, or who the instance, function or pod is. Without `auth`: the key
+    given here, else OCI_RESOURCE_PRINCIPAL_* where that is set, else the profile. `metadata_url`, `federation_url` and
+    `workload_url` are where tokens come from, if not from Oracle's own places.
+
+    With `api_key`, a key of the Generative AI service, calls take its OpenAI-compatible path instead, unsigned."""
+
+    api_key: Secret | None = None
+    compartment: str = ""
+    realm: str | None = None
+    endpoint: str | None = None
+    auth: Auth | None = None
+    tenancy: str | None = None
+    user: str | None = None
+    fingerprint: str | None = None
+    key_file: str | None = None
+    key: Secret | None = None
+    pass_phrase: Secret | None = None
+    config_file: str | None = None
+    profile: str = "DEFAULT"
+    metadata_url: str | None = None
+    federation_url: str | None = None
+    workload_url: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.api_key is None and not self.compartment:
+            raise ValueError(
+                "'compartment' is missing: the OCID of the compartment that pays, such as "
+                "ocid1.compartment.oc1..aaaa, or of the tenancy for its root"
+            )
+        if self.key and self.key_file:
+            raise ValueError("needs either 'key' or 'key_file', not both")
+        has_key = bool(self.key or self.key_file)
+        if has_key and not (self.tenancy and self.user):
+            raise ValueError("with a key of its own it needs 'tenancy' and 'user', too: the OCIDs whose key it is")
+        if has_key and self.auth not in (None, "api_key"):
+            raise ValueError(f"'auth' {self.auth} signs with a key of another place: leave out 'key' and 'key_file'")
+
+    def base_url(self, region: str | None) -> str:
+        """Where calls go, without the path of a call. Raises ValueError without a region."""
+        return (self.url or f"https://inference.generativeai.{self._domain(region, 'oci.')}").rstrip("/")
+
+    def auth_url(self, region: str | None) -> str:
+        """Where an instance gets its tokens."""
+        return (self.federation_url or f"https://auth.{self._domain(region, '')}").rstrip("/")
+
+    def _domain(self, region: str | None, below: str) -> str:
+        if not region:
+            raise ValueError("'region' is missing: such as us-chicago-1, here, in the profile, or as OCI_REGION")
+        return f"{region}.{below}{realms.domain(region, self.realm)}"
+
+    def open(self, name: str, clock: Callable[[], float] = time.monotonic) -> Provider:
+        """Raises ValueError for what is missing or wrong about the key, its place or the region."""
+        if self.api_key is not None:
+            return self._openai(self.api_key).open(name, clock)
+        if importlib.util.find_spec("cryptography") is None:
+            raise ValueError(INSTALL)
+        source, region = _signer(self, clock, os.environ)
+        return Generic(self, source, self.base_url(region), clock)
+
+    def _openai(self, api_key: Secret) -> OpenAI:
+        base = self.base_url(self.region or os.environ.get("OCI_REGION"))
+        return OpenAI(
+            url=base if base.endswith("/v1") else base + OPENAI_PATH,
+            api_key=api_key,
+            region=self.region,
+            trust=self.trust,
+            timeouts=self.timeouts,
+            max_connections=self.max_connections,
+            ca_file=self.ca_file,
+            stream_end=self.stream_end,
+        )
+
+
+def _signer(account: OCI, clock: Callable[[], float], env: Mapping[str, str]) -> "tuple[Source, str | None]":
+    """Who signs, and the region if that place says it. Imported late: `cryptography` is an extra."""
+    from providers.credentials import oci as keys
+    from providers.credentials import oci_tokens as tokens
+
+    region = account.region or env.get("OCI_REGION") or None
+    pass_phrase = account.pass_phrase.reveal() if account.pass_phrase else None
+    auth = account.auth
+    if account.key or account.key_file:
+        reveal = account.key.reveal if account.key else None
+        kept = keys.ApiKey(
+            account.tenancy or "", account.user or "", account.fingerprint, account.key_file, reveal, pass_phrase
+        )
+        return keys.Files(kept, clock), region
+    if auth == "resource_principal" or (auth is None and env.get("OCI_RESOURCE_PRINCIPAL_VERSION")):
+        return keys.Files(keys.resource_principal(env), clock), region or env.get("OCI_RESOURCE_PRINCIPAL_REGION")
+    if auth == "instance_principal":
+        metadata_url = account.metadata_url or env.get("OCI_METADATA_BASE_URL") or tokens.METADATA_URL
+        return tokens.InstancePrincipal(metadata_url, account.auth_url(region), clock), region
+    if auth == "oke_workload_identity":
+        region = region or env.get("OCI_RESOURCE_PRINCIPAL_REGION")
+        return tokens.workload(account.workload_url, env, clock), region
+    profile = keys.read_profile(account.config_file, account.profile, env)
+    region = account.region or profile.fields.get("region") or region
+    return keys.Files(profile.kept(session=auth == "security_token", pass_phrase=pass_phrase), clock), region
+
+
+class Generic:
+    """The running side of an account: one connection pool, signed requests out, translated answers back."""
+
+    poll_every_s = 0.0
+
+    def __init__(
+        self,
+        account: OCI,
+        source: "Source",
+        base_url: str,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.account, self.source, self.clock, self.wall = account, source, clock, wall
+        parts = urlsplit(base_url)
+        self.host, self.target = parts.netloc, parts.path + CHAT_PATH
+        self.client = Client(
+            Origin(
+                url=f"{parts.scheme}://{parts.netloc}",
+                max_connections=account.max_connections,
+                ca_file=account.ca_file,
+                timeouts=account.timeouts,
+            ),
+            clock,
+        )
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        return [secret.reveal() for secret in (self.account.key, self.account.pass_phrase) if secret]
+
+    async def start(self) -> None:
+        """Nothing to prepare: a token is fetched by the first call, and a source that is down holds up nobody else."""
+
+    async def send(self, call: Call, deployment: Deployment) -> Reply:
+        if call.endpoint != "chat/completions":
+            refuse("model", f"This deployment offers no /v1/{call.endpoint}.")
+        translated = translate(call, deployment, self.account.compartment, self.account.endpoint)
+        trace = uuid.uuid5(
+            uuid.NAMESPACE_URL, call.id
+        ).hex  # 32 digits, as Oracle wants them; the same for each attempt
+        response = await self._sent(call, translated.body, trace)
+        if response.status != 200:
+            raise await _refused(response)
+        return TranslatedReply(response, self._asked(call, deployment, translated, trace), translated, self.account)
+
+    def _asked(self, call: Call, deployment: Deployment, translated: Translated, trace: str) -> Asked:
+        characters = translated.characters if deployment.per_character else None
+        created, model = int(self.wall()), deployment.adapter or deployment.model
+        return Asked(f"chatcmpl-{trace}", created, model, call.choices, translated.top_logprobs, characters)
+
+    async def _sent(self, call: Call, body: bytes, trace: str) -> Response:
+        """The answer, whatever its status but for a first 401: that one is tried again if there is another identity."""
+        identity = await self.source.get()
+        response = await self.client.request(self._head(call, identity, body, trace), body, call.deadline)
+        if response.status != 401:
+            return response
+        renewed = await self.source.renew(identity)
+        if renewed is None:
+            return response
+        response.close()
+        return await self.client.request(self._head(call, renewed, body, trace), body, call.deadline)
+
+    def _head(self, call: Call, identity: "Identity", body: bytes, trace: str) -> bytes:
+        from providers.credentials.oci import signed
+
+        headers = [
+            ("accept", "text/event-stream" if call.stream else "application/json"),
+            ("accept-encoding", "identity"),
+            ("user-agent", "arriero"),
+            ("opc-request-id", trace.upper()),
+            *signed(identity, self.target, self.host, body, self.wall()),
+        ]
+        return request_head("POST", self.target, self.host, headers, len(body))
+
+    def observe(self, reply: Reply, now: float) -> Observed:
+        """Oracle tells nothing of what is left of its limits."""
+        return Observed()
+
+    async def poll(self) -> Observed:
+        return Observed()
+
+    async def aclose(self) -> None:
+        await self.source.aclose()
+        await self.client.aclose()
+
+
+_traceable = re.compile(r"[A-Za-z0-9/_-]{1,120}").fullmatch
+
+
+async def _refused(response: Response) -> UpstreamError:
+    """The error answer as an error, with the id that Oracle's support asks for."""
+    try:
+        body = await response.read()
+    except UpstreamError:
+        body = b""
+    finally:
+        response.close()
+    status, trace = response.status, response.headers.get("opc-request-id", "")
+    text = f"answered {status}" + (f" (opc-request-id {trace})" if _traceable(trace) else "")
+    return UpstreamError("status", text, status=status, detail=read_detail(body), headers=response.headers)
+
+
+class TranslatedReply:
+    """An answer of Oracle's, told in OpenAI's words. Until the first content it may be silent as a first byte may."""
+
+    __slots__ = ("_asked", "_first_byte_s", "_response", "_translator", "degraded", "headers", "status")
+
+    def __init__(self, response: Response, asked: Asked, translated: Translated, account: OCI) -> None:
+        self._response, self._asked = response, asked
+        self._first_byte_s = account.timeouts.first_byte_s
+        self.degraded = translated.degraded
+        self._translator = Translator(asked, self.degraded)
+        self.status, self.headers = response.status, response.headers
+
+    async def read(self) -> bytes:
+        return whole(await self._response.read(), self._asked, self.degraded)
+
+    async def chunk(self) -> bytes:
+        """The next events. What Oracle sends without content (padding, empty texts) is no sign of a beginning."""
+        translator = self._translator
+        while translator.fault is None:
+            data = await self._response.chunk(self._first_byte_s or None)
+            if not data:
+                out = translator.rest()
+                if out or translator.fault is None:
+                    return out
+                break
+            said = translator.said
+            out = translator.feed(data)
+            if out:
+                return out
+            if translator.said > said and not self._first_byte_s:
+                self._response.alive()
+        raise translator.fault
+
+    def alive(self) -> None:
+        self._first_byte_s = 0.0
+        self._response.alive()
+
+    def close(self) -> None:
+        self._response.close()
