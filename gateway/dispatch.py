@@ -1,4 +1,4 @@
-"""The attempts, the only loop: send, judge, next; until an answer is whole or the first content event of a stream is here.
+"""The attempts, the only loop: send, judge, next; until an answer is whole or a stream's first content is here.
 
 Rule 1. Every deployment gets at most one attempt a call, and only its own credential.
 Rule 2. The caller's own fault is never tried elsewhere, but for an overflow of the context at a larger window.
@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
+
+from prometheus_client import Counter
 
 from gateway import answer, relay
 from gateway.errors import Answerable, ClientError, UpstreamError
@@ -68,19 +70,21 @@ class Dispatcher:
         self,
         max_attempts: int,
         budget: RetryBudget,
+        refused: Counter,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.max_attempts, self.budget, self.clock, self.wall = max_attempts, budget, clock, wall
+        self.max_attempts, self.budget, self._refused = max_attempts, budget, refused
+        self.clock, self.wall = clock, wall
 
     async def dispatch(self, call: Call, decision: Decision, route: Route) -> Opened:
         """The first good attempt. Raises ClientError for the caller's fault, ServiceError when all failed."""
         self.budget.deposit()
         failed: list[_Failed] = []
-        refused = False
         waiting = list(decision.order)
         while waiting and len(failed) < self.max_attempts:
-            if failed and (refused := not self._may_retry(call)):
+            if failed and (reason := self._why_not_again(call)):
+                decision.notes.append(("attempts", reason))
                 break
             candidate = waiting.pop(0)
             lane = route.lanes[candidate.name]
@@ -92,12 +96,16 @@ class Dispatcher:
                 failed.append(self._judged(lane, attempt, error))
             if not failed[-1].outcome.retry:
                 waiting = _after_overflow(failed[-1], candidate, waiting)
-        if refused:
-            decision.notes.append(("attempts", "the retry budget or the deadline allowed no further attempt"))
         raise self._verdict(failed)
 
-    def _may_retry(self, call: Call) -> bool:
-        return self.clock() < call.deadline and self.budget.withdraw()
+    def _why_not_again(self, call: Call) -> str:
+        """Why there is no further attempt; "" when there is, which the budget then has counted."""
+        if self.clock() >= call.deadline:
+            return "no further attempt: the call's deadline is over"
+        if self.budget.withdraw():
+            return ""
+        self._refused.inc()
+        return "no further attempt: the retry budget is used up"
 
     async def _attempt(self, call: Call, lane: Lane, candidate: Candidate, attempt: Attempt) -> Opened:
         with ExitStack() as lease:

@@ -4,7 +4,7 @@ Rule 1. Names are OpenTelemetry's GenAI names where one exists, else `arriero_â€
 Rule 2. Nothing from a request or an upstream becomes a label: series are bounded by routes, deployments and keys.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -33,67 +33,48 @@ OUTCOMES = frozenset(
 )
 
 
-disable_created_metrics()  # a second series for every counter, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which nobody reads
 
 
 class Metrics:
     """All metrics of one gateway, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        model = ("gen_ai_request_model",)
-        self.requests = Counter(
-            "arriero_requests", "Calls answered, by status.", ("route", "key", "status"), registry=registry
-        )
-        self.duration = Histogram(
+        self.registry = CollectorRegistry()
+        at = ("route", "deployment")
+        genai = ("gen_ai_provider_name", "deployment", "gen_ai_request_model")
+        self.duration = self._histogram(
             "gen_ai_client_operation_duration_seconds",
             "Whole time of a call.",
-            ("gen_ai_operation_name", *model),
-            buckets=SECONDS,
-            registry=registry,
+            ("gen_ai_operation_name", "gen_ai_request_model"),
+            SECONDS,
         )
-        self.ttft = Histogram(
-            "gen_ai_server_time_to_first_token_seconds",
-            "From sending an attempt to its first content.",
-            ("gen_ai_provider_name", "deployment", *model),
-            buckets=SECONDS,
-            registry=registry,
+        self.ttft = self._histogram(
+            "gen_ai_server_time_to_first_token_seconds", "From sending an attempt to its first content.", genai, SECONDS
         )
-        self.tokens = Histogram(
-            "gen_ai_client_token_usage",
-            "Tokens of a call, as billed.",
-            ("gen_ai_token_type", "gen_ai_provider_name", "deployment", *model),
-            buckets=TOKENS,
-            registry=registry,
+        self.tokens = self._histogram(
+            "gen_ai_client_token_usage", "Tokens of a call, as billed.", ("gen_ai_token_type", *genai), TOKENS
         )
-        self.attempts = Counter(
-            "arriero_attempts",
-            "Attempts at a deployment, by outcome.",
-            ("route", "deployment", "outcome"),
-            registry=registry,
+        self.requests = self._counter("arriero_requests", "Calls answered, by status.", ("route", "key", "status"))
+        self.attempts = self._counter("arriero_attempts", "Attempts at a deployment, by outcome.", (*at, "outcome"))
+        self.cost = self._counter("arriero_cost_usd", "What attempts cost at the price in force.", at)
+        self.estimated = self._counter("arriero_usage_estimated", "Answers whose cloud sent no usage.", at)
+        self.removed = self._counter("arriero_policy_removed", "Candidates a policy removed.", (*at, "policy"))
+        self.retries_refused = self._counter("arriero_retries_refused", "Further attempts the retry budget refused.")
+        self.upstream_auth = self._counter(
+            "arriero_upstream_auth_failures", "Our credential was refused.", ("deployment",)
         )
-        self.cost = Counter(
-            "arriero_cost_usd", "What attempts cost at the price in force.", ("route", "deployment"), registry=registry
-        )
-        self.estimated = Counter(
-            "arriero_usage_estimated", "Answers whose cloud sent no usage.", ("route", "deployment"), registry=registry
-        )
-        self.removed = Counter(
-            "arriero_policy_removed",
-            "Candidates a policy removed.",
-            ("route", "policy", "deployment"),
-            registry=registry,
-        )
-        self.in_flight = Gauge("arriero_in_flight_calls", "Calls being answered.", registry=registry)
-        self.draining = Gauge("arriero_draining", "1 while the gateway takes leave.", registry=registry)
-        self.retries_refused = Counter(
-            "arriero_retries_refused", "Second attempts that the retry budget did not allow.", registry=registry
-        )
-        self.upstream_auth = Counter(
-            "arriero_upstream_auth_failures", "Our credential was refused.", ("deployment",), registry=registry
-        )
+        self.in_flight = Gauge("arriero_in_flight_calls", "Calls being answered.", registry=self.registry)
+        self.draining = Gauge("arriero_draining", "1 while the gateway takes leave.", registry=self.registry)
+
+    def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
     def text(self) -> bytes:
+        """The page that Prometheus reads."""
         return generate_latest(self.registry)
 
 
@@ -113,6 +94,21 @@ class Bound:
         self.auth = metrics.upstream_auth.labels(name)
 
 
+READINGS: Sequence[tuple[str, str, Callable[[Facts, float], float]]] = (
+    ("arriero_deployment_in_flight", "Attempts at it now.", lambda f, now: f.in_flight),
+    ("arriero_deployment_failures", "Failures in a row.", lambda f, now: f.failures),
+    (
+        "arriero_deployment_cooling_seconds",
+        "How long it is left alone.",
+        lambda f, now: max(0.0, f.cooling_until - now),
+    ),
+    ("arriero_deployment_requests_left_ratio", "Rate-limit room in requests.", lambda f, now: f.room.requests_left),
+    ("arriero_deployment_tokens_left_ratio", "Rate-limit room in tokens.", lambda f, now: f.room.tokens_left),
+    ("arriero_deployment_queue", "Calls waiting at its server.", lambda f, now: f.queue or 0),
+    ("arriero_deployment_kv_used_ratio", "Used share of its KV cache.", lambda f, now: f.kv_used or 0.0),
+)
+
+
 class Deployments(Collector):
     """What is known of each deployment, read when scraped."""
 
@@ -121,21 +117,8 @@ class Deployments(Collector):
 
     def collect(self) -> Iterable[Metric]:
         now = self.clock()
-        rows = (
-            ("arriero_deployment_in_flight", "Attempts at it now.", lambda f: float(f.in_flight)),
-            ("arriero_deployment_failures", "Failures in a row.", lambda f: float(f.failures)),
-            (
-                "arriero_deployment_cooling_seconds",
-                "How long it is left alone.",
-                lambda f: max(0.0, f.cooling_until - now),
-            ),
-            ("arriero_deployment_requests_left_ratio", "Rate-limit room in requests.", lambda f: f.room.requests_left),
-            ("arriero_deployment_tokens_left_ratio", "Rate-limit room in tokens.", lambda f: f.room.tokens_left),
-            ("arriero_deployment_queue", "Calls waiting at its server.", lambda f: float(f.queue or 0)),
-            ("arriero_deployment_kv_used_ratio", "Used share of its KV cache.", lambda f: f.kv_used or 0.0),
-        )
-        for name, text, read in rows:
+        for name, text, read in READINGS:
             family = GaugeMetricFamily(name, text, labels=("route", "deployment"))
-            for (route, deployment), facts in self.lanes.items():
-                family.add_metric((route, deployment), read(facts))
+            for labels, facts in self.lanes.items():
+                family.add_metric(labels, read(facts, now))
             yield family

@@ -94,10 +94,12 @@ _gone = re.compile(
     r"|(model|endpoint|deployment|function)\b.{0,200}\b(not found|not exist|is retired|identifier is invalid)",
     re.DOTALL,
 ).search
-"""What clouds write into a 400, 404 or 410 when the weights behind *our* config are gone: never the caller's doing, for the
-caller's model name was ours to map. Sources: Groq (model_decommissioned, model_not_found), vLLM ("The model `x` does not
-exist"), Azure (DeploymentNotFound, "Unknown model"), NIM ("Function '…': Not found for account"), Vertex ("Publisher
-Model `…` not found"), Databricks (RESOURCE_DOES_NOT_EXIST), Bedrock ("The provided model identifier is invalid")."""
+"""What clouds write into a 400, 404 or 410 when the weights behind *our* config are gone: never the caller's doing, for
+the caller's model name was ours to map.
+
+Sources: Groq (model_decommissioned, model_not_found), vLLM ("The model `x` does not exist"), Azure (DeploymentNotFound,
+"Unknown model"), NIM ("Function '…': Not found for account"), Vertex ("Publisher Model `…` not found"), Databricks
+(RESOURCE_DOES_NOT_EXIST), Bedrock ("The provided model identifier is invalid")."""
 FILTER_WORDS = ("content_filter", "content management policy")
 
 
@@ -150,8 +152,10 @@ def _number(text: str) -> float | None:
 
 
 def retry_after_s(headers: Mapping[str, str], wall_now: float) -> float | None:
-    """How long a cloud asks to be left alone: `retry-after-ms`, `x-ms-retry-after-ms`, `retry-after` in seconds or as
-    an HTTP date; garbage and the past are as if unsaid. At most MAX_COOL_S. `wall_now` is in seconds since the epoch."""
+    """How long a cloud asks to be left alone, at most MAX_COOL_S; None when it says nothing that can be read.
+
+    `retry-after-ms`, `x-ms-retry-after-ms`, `retry-after` in seconds or as an HTTP date; `wall_now` is in seconds since
+    the epoch."""
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         millis = _number(headers.get(name, ""))
         if millis is not None:

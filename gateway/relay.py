@@ -24,11 +24,11 @@ FINISH_S = 0.1
 
 
 class Stream:
-    """One upstream stream on its way to the client. Give `piece` to the client until it is b""; then look at `fault`."""
+    """One upstream stream on its way to the client. Give it every `piece` until that is b""; then look at `fault`."""
 
     __slots__ = (
-        "_call", "_done", "_end_is_close", "_finished", "_held", "_name", "_needle", "_reply", "_splitter", "_usage_event",
-        "content_events", "fault", "usage",
+        "_call", "_done", "_end_is_close", "_finished", "_held", "_name", "_needle", "_reply", "_splitter",
+        "_usage_event", "content_events", "fault", "usage",
     )  # fmt: skip
 
     def __init__(self, call: Call, reply: Reply, stream_end: str) -> None:
@@ -162,7 +162,7 @@ class Stream:
         return b"" if said.kind == "usage" else sse.without_usage(event)
 
     def _whole(self) -> bytes:
-        """The end of a whole answer; before it the usage event that the caller asked for and this cloud has no form for."""
+        """The end of a whole answer; before it the usage that was asked for, where this cloud told it elsewhere."""
         self._done = True
         return self._usage_event + sse.DONE
 

@@ -9,10 +9,9 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-
-import uvicorn
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 from gateway.app import Gateway
 from gateway.errors import ConfigError
@@ -59,10 +58,8 @@ def check_exposure(gateway: Gateway, listen: Listen) -> None:
     """Raises ConfigError for an open gateway or admin port beyond loopback."""
     server_ = gateway.config.server
     if not loopback(listen.host) and not len(gateway.keyring) and not server_.allow_anonymous:
-        raise ConfigError(
-            "--host",
-            f"{listen.host} is not loopback and the config has no 'keys': add some, or say `server: {{allow_anonymous: true}}`",
-        )
+        remedy = "add some, or say `server: {allow_anonymous: true}`"
+        raise ConfigError("--host", f"{listen.host} is not loopback and the config has no 'keys': {remedy}")
     if not loopback(listen.admin_host) and not gateway.config.admin.tokens:
         raise ConfigError(
             "--admin-host", f"{listen.admin_host} is not loopback: the config needs `admin: {{tokens: [...]}}`"
@@ -104,8 +101,8 @@ class Running:
             live.cut()
             await live.ended(CUT_S)
 
-    async def _unless_hurried(self, work: "asyncio.Future[object] | AsyncIterator[object] | object") -> None:
-        tasks = [asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())]  # type: ignore[arg-type]
+    async def _unless_hurried(self, work: Coroutine[Any, Any, object]) -> None:
+        tasks = [asyncio.create_task(work), asyncio.create_task(self._hurry.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -131,7 +128,7 @@ async def running(gateway: Gateway, listen: Listen) -> AsyncIterator[Running]:
         tasks = [asyncio.create_task(s.serve(sockets=[sock])) for s, sock in zip(servers, sockets, strict=True)]
         found = Running(gateway, sockets, servers)
         try:
-            while not all(s.started for s in servers):
+            while not all(s.started for s in servers):  # noqa: ASYNC110  (uvicorn has no event for it)
                 await asyncio.sleep(0.005)
             yield found
         finally:
@@ -154,7 +151,3 @@ async def serve(gateway: Gateway, listen: Listen, say: Callable[[str], None], sc
 def say(text: str) -> None:
     """Words for people go to stderr."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-Context = AbstractAsyncContextManager
-__all__ = ["Listen", "Running", "running", "say", "serve", "uvicorn"]

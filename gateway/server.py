@@ -14,13 +14,13 @@ from gateway.errors import error_body
 
 
 class Protocol(HttpToolsProtocol):
-    """One client connection. It stands in each request's scope as `extensions["arriero"]`."""
+    """One client connection. It stands in each request's scope as `extensions["arriero"]["connection"]`."""
 
     task: asyncio.Task[Any] | None = None
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {"arriero": self}  # type: ignore[typeddict-item]
+        self.scope["extensions"] = {"arriero": {"connection": self}}
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -101,7 +101,7 @@ class Settlement:
         self.metrics.requests.labels(call.route, call.tenant.name, status).inc()
         self.metrics.duration.labels(OPERATIONS[call.endpoint], call.route).observe(seconds)
         for name, (policy, _) in decision.removed.items():
-            self.metrics.removed.labels(call.route, policy, name).inc()
+            self.metrics.removed.labels(call.route, name, policy).inc()
         decision.call = msgspec.structs.replace(call, body=b"", fields={})
         self.decisions.keep(decision, ended.status, ended.code, seconds)
         self._line(decision, opened, usage, ended, seconds)

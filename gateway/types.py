@@ -37,8 +37,8 @@ Missing = Literal["strict", "emulate", "lossy"]
 class Deployment(Frozen, frozen=True, kw_only=True):
     """One set of weights at one account, as the config and the catalogue describe it.
 
-    `name` is unique within its route. `features` holds words of FEATURES, `emulates` those that the gateway can stand in
-    for where the cloud lacks them, `missing` what the route wants of it. A limit of None is not known.
+    `name` is unique within its route. `features` holds words of FEATURES, `emulates` those that the gateway can stand
+    in for where the cloud lacks them, `missing` what the route wants of it. A limit of None is not known.
     `price` is the list price; own GPUs have none and are priced by their utilisation instead. Where the cloud bills
     characters `per_character` is nano-dollars per one million of them, and `price` is an estimate.
     """
@@ -264,7 +264,7 @@ class Reply(Protocol):
     `status` is the upstream's. `headers` have lower-case names. For a plain answer `read` gives the whole body; for a
     stream `chunk` gives bytes of server-sent events as they come, b"" at the end. Both raise errors.UpstreamError.
     `close` is idempotent, may be called at any point, never waits, and gives the connection back or closes it.
-    `degraded` names what this cloud could not do as asked: a parameter or feature to `emulated`, `dropped` or `clamped`.
+    `degraded` names what this cloud could not do as asked: a parameter or feature to `emulated`, `dropped`, `clamped`.
     `alive` says that what came last was data, not a comment: the idle limit counts from now.
     """
 

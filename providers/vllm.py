@@ -48,7 +48,7 @@ _GAUGES = re.compile(
 
 
 def read_metrics(text: str) -> Observed:
-    """Calls waiting (summed over engines) and the fullest KV cache; older releases call that gpu_cache_usage_perc."""
+    """Calls waiting, summed over engines, and the fullest KV cache; older releases call it gpu_cache_usage_perc."""
     found: dict[str, list[float]] = {}
     for match in _GAUGES.finditer(text):
         found.setdefault(match["name"], []).append(float(match["value"]))

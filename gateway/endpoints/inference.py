@@ -48,7 +48,7 @@ class Inference:
         self.endpoint, self.parts = endpoint, parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = cast(Protocol, scope["extensions"]["arriero"])
+        connection = cast(Protocol, scope["extensions"]["arriero"]["connection"])
         with self.parts.live.call() as task:
             connection.cancel_when_lost(task)
             try:
@@ -65,7 +65,7 @@ class Exchange:
         self.scope, self.receive, self.send = scope, receive, send
         self.clock = parts.fleet.clock
         self.began = self.clock()
-        self.connection = cast(Protocol, scope["extensions"]["arriero"])
+        self.connection = cast(Protocol, scope["extensions"]["arriero"]["connection"])
         self.headers = http.headers_of(scope)
         self.id = http.request_id(self.headers)
         self.tenant = auth.ANONYMOUS
@@ -170,7 +170,8 @@ class Exchange:
         return head
 
     async def _plain(self, opened: Opened) -> Ended:
-        assert self.decision is not None and opened.plain is not None
+        assert self.decision is not None
+        assert opened.plain is not None
         call = self.decision.call
         body = answer.renamed(opened.plain, call.model)
         self.usage = self.parts.settlement.attempt(call, opened, self.clock(), whole=True)
