@@ -32,13 +32,13 @@ def missing() -> str:
 
 
 def chat_body(size_bytes: int) -> bytes:
-    """A chat request of that size."""
+    """A chat request of that size, written without white space as the official SDKs write it."""
 
     def sized(text: str) -> bytes:
         system = {"role": "system", "content": "You are a patient assistant who answers in two sentences."}
         messages = [system, {"role": "user", "content": text}]
         body = {"model": MODEL, "messages": messages, "temperature": 0.7, "top_p": 0.95, "max_tokens": 128}
-        return json.dumps(body).encode()
+        return json.dumps(body, separators=(",", ":")).encode()
 
     words = "A mule carries corn over the pass; say what it costs and how long it takes. "
     left = size_bytes - len(sized(""))

@@ -109,6 +109,6 @@ def _reading(run: Run) -> str:
 Each contender runs alone on one core; wrk or the clients of the streams, and the upstream, on another. Plain calls are
 chat requests of 1 KB on 32 kept connections to an nginx that answers with 612 bytes; latencies with one connection are
 those of the whole way, upstream included, so the ones of nginx are the floor. Prompts of 540 KB (about 128k tokens)
-come on 8 connections. Streams: {run.plan.streams} at once, an event of each every 20 ms, written one by one. CPU is user and
-system time of the contender's processes, divided by calls or events. Start is from the process to the first answered
-call. Ratios matter, not figures: other machines give other figures."""
+come on 8 connections. Streams: {run.plan.streams} at once, an event of each every 20 ms, written one by one. CPU is
+user and system time of the contender's processes, divided by calls or events. Start is from the process to the first
+answered call. Ratios matter, not figures: other machines give other figures."""
