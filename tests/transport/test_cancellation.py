@@ -1,7 +1,6 @@
 """Cancelled anywhere, a call leaves nothing: no slot, no waiter, no socket; and the next call works."""
 
 import asyncio
-import os
 import random
 import statistics
 import time
@@ -21,6 +20,7 @@ from tests.transport.upstreams import (
     answering,
     ask,
     chunks,
+    open_files,
     saying,
     send,
 )
@@ -180,7 +180,7 @@ async def test_a_cancelled_call_closes_its_socket_within_100_ms(client_of: Clien
 async def test_a_cancelled_connect_leaves_no_slot_and_no_socket(client_of: ClientOf) -> None:
     async with Upstream(answering) as upstream:
         client = client_of(Origin(url=upstream.origin(host="localhost")))
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_files()
         for turns in range(STEPS):
             task = asyncio.create_task(ask(client))
             for _ in range(turns):
@@ -193,7 +193,7 @@ async def test_a_cancelled_connect_leaves_no_slot_and_no_socket(client_of: Clien
         await ask(client)
         await client.aclose()
         await upstream.until_live(0)
-        assert len(os.listdir("/proc/self/fd")) <= before + 4  # the threads of the name lookup may have some
+        assert open_files() <= before + 4  # the threads of the name lookup may have some
 
 
 async def churn(client: Client, cancels: int) -> None:
@@ -228,7 +228,7 @@ async def churn(client: Client, cancels: int) -> None:
 
 
 async def check_after_churn(client: Client, upstream: Upstream, cancels: int) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     await churn(client, cancels)
     assert (client.leased, client.waiting) == (0, 0)
     assert client.open_connections == client.idle_connections <= client.origin.max_connections
@@ -236,7 +236,7 @@ async def check_after_churn(client: Client, upstream: Upstream, cancels: int) ->
     await client.aclose()
     await upstream.until_live(0)
     assert client.open_connections == 0
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert open_files() <= before
 
 
 async def test_two_thousand_random_cancellations_leave_an_idle_pool(client_of: ClientOf) -> None:

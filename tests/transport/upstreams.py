@@ -1,6 +1,7 @@
 """Upstreams of the transport's tests: servers on loopback that do, byte for byte, what a script says."""
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
@@ -169,6 +170,11 @@ async def chunks(response: Response) -> tuple[bytes, UpstreamError | None]:
     finally:
         await response.aclose()
     return b"".join(got), None
+
+
+def open_files() -> int:
+    """How many file descriptors this process has, sockets among them."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def failure(work: Awaitable[object]) -> UpstreamError:
