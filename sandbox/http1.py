@@ -35,7 +35,9 @@ class Watch(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Owns one socket. One task serves one request at a time; bytes that come meanwhile wait."""
+    """Owns one socket. One task serves one request at a time; bytes that come meanwhile wait.
+
+    As uvicorn does, it waits for a first request as long as the client likes, for the next one keep_alive_s."""
 
     def __init__(self, number: int, handler: Handler, keep_alive_s: Callable[[], float], watch: Watch) -> None:
         self.number, self._handler, self._keep_alive_s, self._watch = number, handler, keep_alive_s, watch
@@ -55,7 +57,6 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------ the protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._start_idle()
         self._watch.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -151,7 +152,7 @@ class Connection(asyncio.Protocol):
 
     def _start_idle(self) -> None:
         self._stop_idle()
-        self._idle = self._loop.call_later(max(self._keep_alive_s(), 0.05), self._transport.close)
+        self._idle = self._loop.call_later(self._keep_alive_s(), self._transport.close)
 
     def _stop_idle(self) -> None:
         if self._idle is not None:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import signal
 import sys
 import threading
 import time
@@ -231,24 +232,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.print_config:
         sys.stdout.write(config_text(given.port))
         return 0
-    with contextlib.suppress(KeyboardInterrupt):
-        _run_fast(_live(given))
-    return 0
+    return _run_fast(_live(given))
 
 
-def _run_fast(work: Coroutine[Any, Any, None]) -> None:
+def _run_fast(work: Coroutine[Any, Any, T]) -> T:
     """Runs to the end, on uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
+        return asyncio.run(work)
+    return uvloop.run(work)
 
 
-async def _live(given: argparse.Namespace) -> None:
+async def _live(given: argparse.Namespace) -> int:
+    """Serves until a signal; 130 after SIGINT, 0 after SIGTERM."""
+    end: asyncio.Queue[int] = asyncio.Queue()
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 0)):
+        asyncio.get_running_loop().add_signal_handler(number, end.put_nowait, code)
     async with Sandbox(given.port, given.host, given.cloud, believable=not given.fast) as box:
         sys.stderr.write(f"{'control':12}{box.control_url}/_sandbox\n")
         for name, url in box.urls.items():
             sys.stderr.write(f"{name:12}{url}\n")
-        await asyncio.Event().wait()
+        sys.stderr.flush()
+        return await end.get()

@@ -12,7 +12,7 @@ import pytest
 
 from sandbox.behaviour import FRAMES, KINDS, BehaviourError
 from sandbox.run import Sandbox
-from tests.sandbox.wire import PATIENCE_S, Seen, call, connect, read_answer, request_bytes
+from tests.sandbox.wire import OPENAI_SHAPED, PATIENCE_S, Seen, call, connect, read_answer, request_bytes
 
 FIRST = {"kind": "reset_before"}
 
@@ -231,9 +231,10 @@ async def test_error_event_first_or_in_mid_answer(box: Sandbox, tokens: int, don
 
 
 async def test_error_event_in_each_clouds_words(box: Sandbox) -> None:
-    for cloud, server in box.servers.items():
+    for cloud in OPENAI_SHAPED:
         seen = await with_fault(box, cloud=cloud, kind="error_event")
-        assert seen.data() == [server.cloud.failure(500).body], cloud
+        assert seen.data() == [box.servers[cloud].cloud.failure(500).body], cloud
+        assert seen.done == (cloud == "vllm"), cloud
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -1,10 +1,14 @@
 """Each cloud is as strict as the real one, and says no in its own words."""
 
-import asyncio
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sandbox.behaviour import Limits
+from sandbox.limits import Limiter, go_duration
 from sandbox.run import Sandbox
 from tests.sandbox.wire import CHAT, bearer, call, model_of, send
 
@@ -253,12 +257,24 @@ async def test_limits_run_out_and_groq_says_when_to_come_back(box: Sandbox) -> N
     assert seen[2].json()["error"]["type"] == "requests"
 
 
-async def test_tokens_run_out_and_come_back(box: Sandbox) -> None:
-    box.set("groq", limits={"tokens": 60, "tokens_period_s": 0.5})
-    statuses = [(await call(box, "groq")).status for _ in range(4)]
-    assert 429 in statuses
-    await asyncio.sleep(0.5)  # the buckets run on the clock of the process
-    assert (await call(box, "groq")).status == 200
+def test_tokens_run_out_and_come_back() -> None:
+    limiter = Limiter(Limits(tokens=60, tokens_period_s=60.0), now=0.0)
+    assert [limiter.take(25, 0.0) is None for _ in range(3)] == [True, True, False]
+    short = limiter.take(25, 0.0)
+    assert short is not None
+    assert (short.what, short.limit, short.used, short.requested, short.wait_s) == ("tokens", 60, 50, 25, 15.0)
+    assert limiter.requests.room(0.0).remaining == Limits().requests - 2  # what is refused takes nothing
+    assert limiter.take(25, 15.0) is None
+    assert limiter.tokens.room(1000.0) == (60, 60, 0.0)
+
+
+@given(st.floats(0, 90_000))
+def test_durations_are_those_that_go_prints(seconds: float) -> None:
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?([\d.]+)(ms|s)", go_duration(seconds))
+    assert parts is not None
+    hours, minutes, rest, unit = parts.groups()
+    total = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest) * (0.001 if unit == "ms" else 1)
+    assert abs(total - seconds) <= 0.0051
 
 
 async def test_every_cloud_limits_in_its_own_words(box: Sandbox) -> None:

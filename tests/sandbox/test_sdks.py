@@ -13,12 +13,11 @@ from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import HttpResponseError
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from sandbox.cloud import clouds
 from sandbox.run import Sandbox
 from tests.sandbox.test_answers import TOOLS
-from tests.sandbox.wire import key_of, model_of
+from tests.sandbox.wire import OPENAI_SHAPED, key_of, model_of
 
-CLOUDS = list(clouds())
+CLOUDS = OPENAI_SHAPED
 ASK: list[Any] = [{"role": "user", "content": "Tell me of llamas, as JSON."}]
 NO_TOOLS, NO_JSON = {"azure"}, {"azure"}
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import sandbox
 from sandbox.behaviour import Behaviour
 from sandbox.cloud import clouds
 from sandbox.run import Sandbox
-from tests.sandbox.wire import PATIENCE_S, Seen, call, connect, read_answer, request_bytes
+from tests.sandbox.wire import OPENAI_SHAPED, PATIENCE_S, Seen, call, connect, read_answer, request_bytes
 
 FIRST_TOKEN = b'"content":"k'
 
@@ -160,6 +161,14 @@ async def test_a_model_may_have_a_pace_of_its_own_and_jitter_is_repeatable(box: 
 
 
 # ---------------------------------------------------------------------- many at a time
+def room_for_files(wanted: int) -> None:
+    """Raises this process's soft limit of open files, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 async def test_five_hundred_streams_at_a_time(box: Sandbox) -> None:
     async def begun() -> asyncio.StreamWriter:
         reader, writer = await connect(box, "vllm")
@@ -167,6 +176,7 @@ async def test_five_hundred_streams_at_a_time(box: Sandbox) -> None:
         await reader.readuntil(FIRST_TOKEN)
         return writer
 
+    room_for_files(4096)
     box.set("vllm", fault={"kind": "stall"})
     writers = await asyncio.gather(*(begun() for _ in range(500)))
     assert box.servers["vllm"].site.running == 500
@@ -290,15 +300,18 @@ async def test_an_unknown_cloud_is_named_with_the_known_ones() -> None:
 
 def test_every_cloud_has_its_own_port_and_a_demo_credential() -> None:
     found = clouds()
-    assert list(found) == ["vllm", "groq", "azure", "vertex", "databricks", "nim", "openai"]
+    assert [name for name in found if name in OPENAI_SHAPED] == list(OPENAI_SHAPED)
     assert len({cloud.order for cloud in found.values()}) == len(found)
     assert sandbox.DEMO["groq"] == {"api_key": "gsk_sandbox"}
 
 
 async def test_the_config_names_every_cloud_at_its_url(box: Sandbox) -> None:
     found = yaml.safe_load(box.config_text())
-    assert {name: account["url"] for name, account in found["providers"].items()} == box.urls
-    assert {row["account"] for row in found["routes"]["llama-3.1-8b"]["deployments"]} == set(box.urls) - {"openai"}
+    assert list(found["providers"]) == list(box.urls)
+    for cloud in OPENAI_SHAPED:
+        assert found["providers"][cloud]["url"] == box.urls[cloud]
+    served = {row["account"] for row in found["routes"]["llama-3.1-8b"]["deployments"]}
+    assert served >= set(OPENAI_SHAPED) - {"openai"}
     fixed = yaml.safe_load(sandbox.config_text(9100))
     assert fixed["providers"]["groq"]["url"] == "http://127.0.0.1:9102/openai/v1"
     assert fixed["routes"] == found["routes"]
@@ -306,7 +319,7 @@ async def test_the_config_names_every_cloud_at_its_url(box: Sandbox) -> None:
 
 async def test_every_route_of_the_config_is_answered(box: Sandbox) -> None:
     for route in yaml.safe_load(box.config_text())["routes"].values():
-        for row in route["deployments"]:
+        for row in [row for row in route["deployments"] if row["account"] in OPENAI_SHAPED]:
             assert (await call(box, row["account"], model=row["model"])).status == 200, row
 
 
@@ -320,7 +333,7 @@ def test_the_command_prints_the_config_and_its_table() -> None:
     )
     assert started.stderr is not None
     table = [started.stderr.readline().split() for _ in range(2)]
-    started.send_signal(signal.SIGINT)
+    started.send_signal(signal.SIGTERM)
     assert [row[0] for row in table] == [b"control", b"groq"]
     assert started.wait(PATIENCE_S) == 0
     started.stderr.close()

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from sandbox.run import Sandbox
 
 PATIENCE_S = 20.0
+OPENAI_SHAPED = ("vllm", "groq", "azure", "vertex", "databricks", "nim", "openai")
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Tell me of llamas."}], "max_tokens": 12}
 
 
