@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from gateway import loading
 from gateway.account import Account
 from gateway.catalog import Catalog, Row
@@ -17,7 +19,7 @@ from gateway.lane import Lane, Route
 from gateway.metrics import Bound, Deployments, Metrics
 from gateway.prices import check_price, gpu_nano_per_s, list_price
 from gateway.router import NamedPolicy
-from gateway.types import FEATURES, Deployment, Observed, Price, Provider
+from gateway.types import FEATURES, Deployment, Missing, Observed, Price, Provider
 
 DEFAULT_POLICIES = ({"capability": {"missing": "strict"}}, "context_window", "breaker", "headroom", "lowest_cost")
 
@@ -115,12 +117,12 @@ class Fleet:
             NamedPolicy(*loading.policy(value, f"{path}.policies[{i}]"))
             for i, value in enumerate(DEFAULT_POLICIES if config.policies is None else config.policies)
         )
-        weights = self._weights(name, config)
+        weights, missing = self._weights(name, config), _missing(policies)
         found: dict[str, Deployment | None] = {}  # None: not enabled, but its name is taken
         for i, value in enumerate(config.deployments):
             place = f"{path}.deployments[{i}]"
             wanted = loading.deployment(value, place)
-            deployment = self._deployment(wanted, weights, place)
+            deployment = msgspec.structs.replace(self._deployment(wanted, weights, place), missing=missing)
             if deployment.name in found:
                 raise ConfigError(place, f"'{deployment.name}' stands twice: give one of them a 'name'")
             found[deployment.name] = deployment if wanted.enabled else None
@@ -178,7 +180,8 @@ class Fleet:
         model = config.model or (row.id if row else None)
         if model is None:
             raise ConfigError(path, _no_model(weights, cloud))
-        features = row.features if row else frozenset(FEATURES) - {"embeddings", "audio"}
+        usual: frozenset[str] = getattr(account, "usual_features", frozenset(FEATURES) - {"embeddings", "audio"})
+        features = row.features if row else usual
         return Deployment(
             name=config.name or config.account,
             account=config.account,
@@ -224,6 +227,12 @@ def _no_model(weights: str | None, cloud: str) -> str:
     if weights is None:
         return "'model' is missing, and neither the route's name nor its 'weights' is in the catalogue"
     return f"'model' is missing, and the catalogue has no row for {weights} at {cloud}"
+
+
+def _missing(policies: Iterable[NamedPolicy]) -> Missing:
+    """What a route wants done about features that a deployment lacks, as its capability policy says."""
+    said: list[Missing] = [named.policy.missing for named in policies if hasattr(named.policy, "missing")]
+    return said[0] if said else "emulate"
 
 
 def _price(config: DeploymentConfig, row: Row | None) -> Price | None:

@@ -20,27 +20,27 @@ class Function(msgspec.Struct):
     arguments: str
 
 
-class ToolCall(msgspec.Struct):
+class ToolCall(msgspec.Struct, kw_only=True):
     id: str
-    function: Function
     type: str = "function"
+    function: Function
 
 
-class Message(msgspec.Struct):
-    content: str | None = None
-    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
-    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
-    refusal: str | None = None
+class Message(msgspec.Struct, kw_only=True):
     role: str = "assistant"
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, kw_only=True):
     """`finish_reason` is one of OpenAI's; `logprobs` is raw JSON in OpenAI's form."""
 
-    message: Message
-    finish_reason: str
     index: int = 0
+    message: Message
     logprobs: msgspec.Raw | None = None
+    finish_reason: str
 
 
 class Cached(msgspec.Struct):
@@ -87,19 +87,20 @@ class Completion(msgspec.Struct):
     extra: Mapping[str, msgspec.Raw] = {}
 
 
-class _Whole(msgspec.Struct):
+class _Whole(msgspec.Struct, kw_only=True):
     id: str
+    object: str = "chat.completion"
     created: int
     model: str
     choices: list[Choice]
     usage: Tokens | msgspec.UnsetType
-    object: str = "chat.completion"
 
 
 def whole_bytes(completion: Completion) -> bytes:
     """The body of a plain answer."""
     usage = msgspec.UNSET if completion.usage is None else completion.usage
-    body = _encode(_Whole(completion.id, completion.created, completion.model, completion.choices, usage))
+    id_, created, model = completion.id, completion.created, completion.model
+    body = _encode(_Whole(id=id_, created=created, model=model, choices=completion.choices, usage=usage))
     if not completion.extra:
         return body
     return body[:-1] + b"".join(b",%b:%b" % (_encode(name), raw) for name, raw in completion.extra.items()) + b"}"

@@ -129,9 +129,11 @@ KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }  # fmt: skip
 FRAMES = ("cr", "mixed", "multi_line", "bom", "fields", "comments", "no_last_blank", "no_colon", "junk", "bad_utf8",
           "lone_surrogate")  # fmt: skip
+BINARY_FRAMES = ("crc", "prelude_crc", "lengths", "cut", "junk", "bad_utf8")
+"""The variants of bad_frame for a stream of binary frames; what is not known to a wire is junk there."""
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "empty": ("body", "choices", "content"),
-    "bad_frame": FRAMES,
+    "bad_frame": (*FRAMES, *(variant for variant in BINARY_FRAMES if variant not in FRAMES)),
     "drift": ("unknown_fields", "wrong_types", "missing_fields"),
     "gzip": ("whole", "truncated", "bomb"),
 }

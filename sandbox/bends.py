@@ -159,7 +159,8 @@ async def _bad_frame(play: Playback, fault: Fault) -> None:
         play.reply.events = _last_line_cut(play.reply.events)
     else:
         count = iter(range(1 << 60))
-        play.edit = lambda frame: _FRAMES[variant](frame, next(count))
+        bend = _FRAMES.get(variant, _FRAMES["junk"])
+        play.edit = lambda frame: bend(frame, next(count))
     await play.play()
 
 

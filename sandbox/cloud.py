@@ -8,6 +8,7 @@ from typing import ClassVar
 import msgspec
 
 import sandbox
+from sandbox.behaviour import Fault
 from sandbox.site import Site
 from sandbox.types import Json, Model, Refusal, Reply, Request
 
@@ -54,6 +55,10 @@ class Cloud:
     def error_frames(self, body: Json, done: bool | None) -> list[bytes]:
         """The events by which the cloud tells of an error in a stream; `done` overrides whether [DONE] follows."""
         return [b"data: " + encode(body) + b"\n\n", *([b"data: [DONE]\n\n"] if done else [])]
+
+    def spoilt(self, fault: Fault, reply: Reply) -> bool:
+        """Changes the reply if this wire has a form of its own for a fault; whether it did."""
+        return False
 
     def credential(self, request: Request, site: Site) -> str:
         """ok, bad or none: what the request's credential is worth here."""

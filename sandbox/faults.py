@@ -7,23 +7,34 @@ Rule 2. For a plain answer the faults of a stream act in the middle of the body.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 import msgspec
 
 from sandbox.behaviour import Fault
 from sandbox.bends import BENDS, EMPTIED, edited, json_edit, no_finish
 from sandbox.playback import Playback, chunk
-from sandbox.types import Voice
+from sandbox.types import Reply, Voice
 
 Act = Callable[[Playback, Fault, Voice], Awaitable[None]]
 _encode = msgspec.json.encode
 PAGE = "<!doctype html><html><head><title>Sign in</title></head><body><h1>Sign in to continue</h1></body></html>"
 
 
-async def strike(play: Playback, fault: Fault, voice: Voice) -> None:
+class Spoiler(Voice, Protocol):
+    """A cloud, as faults see it."""
+
+    def spoilt(self, fault: Fault, reply: Reply) -> bool:
+        """Changes the reply if its wire has a form of its own for this fault; whether it did."""
+
+
+async def strike(play: Playback, fault: Fault, voice: Spoiler) -> None:
     """Plays the reply with the fault."""
     play.record.fault = fault.kind
-    if fault.kind in BENDS:
+    if voice.spoilt(fault, play.reply):
+        play.record.ended = "" if fault.kind in (*BENDS, "big_event") else "fault"
+        await play.play()
+    elif fault.kind in BENDS:
         await BENDS[fault.kind](play, fault)
     else:
         await ACTS[fault.kind](play, fault, voice)

@@ -67,13 +67,13 @@ class Refresher(Generic[T]):
         """Another credential than the refused one, fetched unless somebody has done so; None when it must not be tried
         again yet or there is no other."""
         now = self._clock()
-        if self._value is refused:
+        if self._value == refused:
             if self._flight is None and now < max(self._next_forced, self._next_try):
                 return None
             self._next_forced = now + FORCED_EVERY_S
             with contextlib.suppress(UpstreamError):
                 await self._landed()
-        return None if self._value is refused else self._value
+        return None if self._value == refused else self._value
 
     async def aclose(self) -> None:
         """Gives up a fetch that is under way."""

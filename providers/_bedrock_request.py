@@ -1,0 +1,217 @@
+"""An OpenAI chat request as a Converse request: every parameter by a table, messages turn by turn. Pure.
+
+Rule 1. JSON that is not ours to read (a tool's schema, a call's arguments, a number) stays the bytes it came in.
+Rule 2. A parameter that changes the answer is mapped, or refused, or dropped where the route says so; never forgotten.
+Rule 3. Converse wants turns to alternate and no blank text: neighbours of one role become one turn, blanks vanish.
+
+Source: botocore 1.44.5, service model bedrock-runtime, Converse."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.types import Missing
+from providers._bedrock_messages import Conversation, conversation
+from providers._emulation import Fields, Word, refusal
+
+Handling = Literal["mapped", "feature", "ignored", "refused"]
+
+PARAMETERS: Mapping[str, Handling] = {
+    "audio": "refused",
+    "frequency_penalty": "feature",
+    "function_call": "refused",
+    "functions": "refused",
+    "logit_bias": "feature",
+    "logprobs": "feature",
+    "max_completion_tokens": "mapped",
+    "max_tokens": "mapped",
+    "messages": "mapped",
+    "metadata": "ignored",
+    "modalities": "mapped",
+    "model": "mapped",
+    "n": "feature",
+    "parallel_tool_calls": "feature",
+    "prediction": "ignored",
+    "presence_penalty": "feature",
+    "prompt_cache_key": "ignored",
+    "prompt_cache_retention": "ignored",
+    "response_format": "mapped",
+    "safety_identifier": "ignored",
+    "seed": "feature",
+    "service_tier": "mapped",
+    "stop": "mapped",
+    "store": "ignored",
+    "stream": "mapped",
+    "stream_options": "mapped",
+    "temperature": "mapped",
+    "tool_choice": "mapped",
+    "tools": "mapped",
+    "top_logprobs": "feature",
+    "top_p": "mapped",
+    "user": "ignored",
+    "web_search_options": "refused",
+}
+"""Every parameter of OpenAI's chat. `feature`: Converse has none such, so the plan of _emulation.py has seen to it.
+`ignored`: it does not change the answer; said as dropped. What is not here is refused, or dropped if `lossy`."""
+
+OFFERS = frozenset(
+    {"chat", "stream", "tools", "tool_choice", "stream_tools", "json_schema", "stop", "vision", "prefill"}
+)
+"""What Converse can carry at all; which weights can do what is the catalogue's matter."""
+
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
+_ANY_OBJECT = msgspec.Raw(b'{"type":"object","properties":{}}')
+_encode = msgspec.json.Encoder().encode
+
+
+class _FunctionSpec(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: msgspec.Raw | None = None
+    strict: bool | None = None
+
+
+class _Tool(msgspec.Struct):
+    function: _FunctionSpec
+    type: Literal["function"] = "function"
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Choice(msgspec.Struct):
+    function: _Named
+    type: Literal["function"] = "function"
+
+
+class _JsonSchema(msgspec.Struct):
+    name: str | None = None
+    description: str | None = None
+    schema: msgspec.Raw | None = None
+
+
+class _ResponseFormat(msgspec.Struct):
+    type: str
+    json_schema: _JsonSchema | None = None
+
+
+def converse(fields: Fields, missing: Missing, degraded: dict[str, Word]) -> dict[str, Any]:
+    """The Converse request, without guardrails. Raises UpstreamError 400, the caller's; adds to `degraded`."""
+    _check_names(fields, missing, degraded)
+    talk = conversation(fields["messages"])
+    request: dict[str, Any] = {"messages": talk.turns}
+    if talk.system:
+        request["system"] = talk.system
+    if sampling := _sampling(fields, degraded):
+        request["inferenceConfig"] = sampling
+    if tools := _tools(fields, talk, degraded):
+        request["toolConfig"] = tools
+    if form := _output(fields):
+        request["outputConfig"] = form
+    tier = _read(fields, "service_tier", str, "a string")
+    if tier in ("priority", "flex"):
+        request["serviceTier"] = {"type": tier}
+    return request
+
+
+def _check_names(fields: Fields, missing: Missing, degraded: dict[str, Word]) -> None:
+    """Refuses parameters that Converse knows nothing of, or says that they are dropped."""
+    for name, raw in fields.items():
+        handling = PARAMETERS.get(name)
+        if handling == "ignored":
+            degraded[name] = "dropped"
+        elif handling == "refused" or (name == "modalities" and b'"audio"' in raw):
+            raise refusal(f"'{name}' is not offered by Bedrock's Converse", name)
+        elif handling is None and missing != "lossy":
+            raise refusal(f"'{name[:64]}' is not known to Bedrock's Converse", name[:64], "unknown_parameter")
+        elif handling is None:
+            degraded[name[:64]] = "dropped"
+
+
+def _read(fields: Fields, name: str, kind: Any, wanted: str) -> Any:
+    """A field of a type, None where it is not said."""
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise refusal(f"'{name}' must be {wanted}", name, "invalid_request") from error
+
+
+def _sampling(fields: Fields, degraded: dict[str, Word]) -> dict[str, Any]:
+    """inferenceConfig. Numbers stay as they were written; a temperature above Converse's 1.0 is 1.0 and said."""
+    found: dict[str, Any] = {}
+    limit = fields.get("max_completion_tokens") or fields.get("max_tokens")
+    if limit is not None:
+        found["maxTokens"] = msgspec.Raw(limit)
+    temperature = _read(fields, "temperature", float, "a number")
+    if temperature is not None:
+        found["temperature"] = msgspec.Raw(fields["temperature"])
+        if temperature > 1:
+            found["temperature"], degraded["temperature"] = 1.0, "clamped"
+    if _read(fields, "top_p", float, "a number") is not None:
+        found["topP"] = msgspec.Raw(fields["top_p"])
+    stop = _read(fields, "stop", str | list[str], "a string or a list of strings")
+    if stops := [text for text in ([stop] if isinstance(stop, str) else stop or ()) if text]:
+        found["stopSequences"] = stops
+    return found
+
+
+def _tools(fields: Fields, talk: Conversation, degraded: dict[str, Word]) -> dict[str, Any] | None:
+    """toolConfig. Converse wants one wherever a turn holds a call or a result, even if none may be called any more."""
+    wanted = "a list of functions in OpenAI's form"
+    tools: list[_Tool] = _read(fields, "tools", list[_Tool], wanted) or []
+    choice = _read(fields, "tool_choice", Literal["none", "auto", "required"] | _Choice, "none, auto, required or one")
+    if choice == "none" or not tools:
+        if not talk.called:
+            return None
+        degraded["tool_choice" if tools else "tools"] = "emulated"
+    specs = [_spec(tool.function, degraded) for tool in tools]
+    known = {tool.function.name for tool in tools}
+    specs += [_spec(_FunctionSpec(name), degraded) for name in talk.called if name not in known]
+    config: dict[str, Any] = {"tools": [{"toolSpec": spec} for spec in specs]}
+    if choice == "required":
+        config["toolChoice"] = {"any": {}}
+    elif isinstance(choice, _Choice):
+        config["toolChoice"] = {"tool": {"name": _checked(choice.function.name)}}
+    return config
+
+
+def _spec(function: _FunctionSpec, degraded: dict[str, Word]) -> dict[str, Any]:
+    spec: dict[str, Any] = {"name": _checked(function.name)}
+    if function.description and function.description.strip():
+        spec["description"] = function.description
+    spec["inputSchema"] = {"json": _ANY_OBJECT if function.parameters is None else function.parameters}
+    if function.strict:
+        degraded["strict"] = "dropped"
+    return spec
+
+
+def _checked(name: str) -> str:
+    if not _TOOL_NAME(name):
+        raise refusal(
+            f"the tool name '{name[:80]}' must be 1 to 64 letters, digits, _ or -", "tools", "invalid_request"
+        )
+    return name
+
+
+def _output(fields: Fields) -> dict[str, Any] | None:
+    """outputConfig for a JSON schema, for the weights that take one."""
+    wanted: _ResponseFormat | None = _read(fields, "response_format", _ResponseFormat, "an object with a type")
+    if wanted is None or wanted.type == "text" or wanted.type == "json_object":
+        return None
+    said = wanted.json_schema
+    if wanted.type != "json_schema" or said is None or said.schema is None:
+        raise refusal("'response_format' is not in OpenAI's form", "response_format", "invalid_request")
+    named = {name: text for name, text in (("name", said.name), ("description", said.description)) if text}
+    schema = {"schema": bytes(said.schema).decode(), **named}
+    return {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": schema}}}
+
+
+def encoded(request: Mapping[str, Any]) -> bytes:
+    """The request's body."""
+    return _encode(request)
