@@ -7,19 +7,25 @@ Rule 3. A top-level key that stands twice is refused: two parsers could read two
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import msgspec
 
 from gateway.errors import ClientError
 from gateway.types import Endpoint, Span
 
+_as_str = msgspec.json.Decoder(str).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _blank = re.compile(rb"[ \t\n\r]*").match
+_colon = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*").match
+_separator = re.compile(rb"[ \t\n\r]*[,}][ \t\n\r]*").match
+_content_parts = re.compile(rb'"content"\s*:\s*\[').search
 _image_part = re.compile(rb'"type"\s*:\s*"(?:image_url|input_image)"').search
 _audio_part = re.compile(rb'"type"\s*:\s*"input_audio"').search
 _inline_data = re.compile(rb'"data:[^"]*"|"data"\s*:\s*"[^"]*"').finditer
+
+Raws = Mapping[str, msgspec.Raw]
 
 BYTES_PER_TOKEN = 4
 IMAGE_TOKENS = 1600
@@ -45,26 +51,39 @@ class Peeked(NamedTuple):
 
 def spans(body: bytes) -> dict[str, Span]:
     """The top-level fields of a JSON object by place. Raises ClientError 400 with the reason."""
-    raw = _decoded(body)
+    return _places(body, _decoded(body))
+
+
+def _places(body: bytes, raw: Raws) -> dict[str, Span]:
+    """Where the fields stand, by counting: in a body without white space, doubled or escaped names, which is how the
+    official SDKs write, lengths and punctuation add up to the body's length; in any other they fall short of it."""
     found: dict[str, Span] = {}
-    at = _skip(body, 0) + 1
+    at = 1
     for key, value in raw.items():
-        key_at = _skip(body, at)
-        quoted = b'"%b"' % key.encode()
-        at = _skip(body, key_at + len(quoted))
-        if not body.startswith(quoted, key_at) or body[at : at + 1] != b":":
+        start = at + len(key.encode()) + 3
+        end = start + len(memoryview(value))
+        found[key] = Span(at, start, end)
+        at = end + 1
+    return found if at == len(body) else _walked(body, raw)
+
+
+def _walked(body: bytes, raw: Raws) -> dict[str, Span]:
+    """The same for a body with white space, by going from field to field."""
+    found: dict[str, Span] = {}
+    at = body.index(b"{") + 1
+    for key, value in raw.items():
+        at = _skip(body, at)
+        quoted, expected = b'"%b"' % key.encode(), bytes(value)
+        colon = _colon(body, at + len(quoted))
+        if colon is None or not body.startswith(quoted, at) or not body.startswith(expected, colon.end()):
             return _slow_spans(body)
-        at = _skip(body, at + 1)
-        end = at + len(bytes(value))
-        if not body.startswith(bytes(value), at):
+        end = colon.end() + len(expected)
+        found[key] = Span(at, colon.end(), end)
+        separator = _separator(body, end)
+        if separator is None:
             return _slow_spans(body)
-        found[key] = Span(key_at, at, end)
-        at = _skip(body, end)
-        if body[at : at + 1] == b",":
-            at += 1
-    if body[at : at + 1] != b"}":
-        return _slow_spans(body)
-    return found
+        at = separator.end()
+    return found if at == len(body) else _slow_spans(body)
 
 
 def _skip(body: bytes, at: int) -> int:
@@ -75,7 +94,7 @@ def _skip(body: bytes, at: int) -> int:
     return match.end() if match else at
 
 
-def _decoded(body: bytes) -> dict[str, msgspec.Raw]:
+def _decoded(body: bytes) -> Raws:
     try:
         if not body.isascii():
             body.decode()
@@ -162,42 +181,6 @@ def _without_dangling_comma(body: bytes) -> bytes:
     return body[: match.start()] + b"}" if match else body
 
 
-class _Reader:
-    """Reads typed fields out of a body by their spans and refuses wrong types by name."""
-
-    def __init__(self, body: bytes, fields: Mapping[str, Span]) -> None:
-        self.body, self.fields = body, fields
-
-    def raw(self, name: str) -> bytes:
-        span = self.fields.get(name)
-        if span is None:
-            return b""
-        value = self.body[span.start : span.end]
-        return b"" if value == b"null" else value
-
-    def get(self, name: str, decode: Callable[[bytes], object], wanted: str) -> object:
-        value = self.raw(name)
-        if not value:
-            return None
-        try:
-            return decode(value)
-        except msgspec.MsgspecError as error:
-            raise ClientError(400, "invalid_request", f"'{name}' must be {wanted}.", param=name) from error
-
-
-_as_str = msgspec.json.Decoder(str).decode
-_as_bool = msgspec.json.Decoder(bool).decode
-_as_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_as_stop = msgspec.json.Decoder(str | list[str]).decode
-
-
-def _as_count(raw: bytes) -> int:
-    value = msgspec.json.decode(raw, type=int)
-    if not 1 <= value <= 1_000_000_000:
-        raise msgspec.ValidationError("out of range")
-    return value
-
-
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
@@ -206,129 +189,171 @@ class _ResponseFormat(msgspec.Struct):
     type: str
 
 
-_as_stream_options = msgspec.json.Decoder(_StreamOptions).decode
-_as_response_format = msgspec.json.Decoder(_ResponseFormat).decode
+Decode = Callable[[msgspec.Raw], Any]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+_as_count: tuple[Decode, str] = (msgspec.json.Decoder(_Count | None).decode, "a whole number of at least 1")
+
+_TYPED: Mapping[str, tuple[Decode, str]] = {
+    "model": (msgspec.json.Decoder(str | None).decode, "a string"),
+    "stream": (msgspec.json.Decoder(bool | None).decode, "true or false"),
+    "stream_options": (msgspec.json.Decoder(_StreamOptions | None).decode, "an object with include_usage"),
+    "stop": (msgspec.json.Decoder(str | list[str] | None).decode, "a string or a list of strings"),
+    "n": _as_count,
+    "max_tokens": _as_count,
+    "max_completion_tokens": _as_count,
+    "response_format": (msgspec.json.Decoder(_ResponseFormat | None).decode, "an object with a type"),
+}
+"""How the fields are read that routing reads, and what they must be."""
+
+_PROMPTS: Mapping[Endpoint, str] = {"chat/completions": "messages", "completions": "prompt", "embeddings": "input"}
 
 
 def peek(body: bytes, endpoint: Endpoint) -> Peeked:
     """What routing needs of a request body. Raises ClientError 400 that names the field."""
-    fields = spans(body)
-    if not FORBIDDEN.isdisjoint(fields):
-        name = min(FORBIDDEN & fields.keys())
+    raw = _decoded(body)
+    fields = _places(body, raw)
+    if not FORBIDDEN.isdisjoint(raw):
+        name = min(FORBIDDEN & raw.keys())
         raise ClientError(
             400, "invalid_request", f"'{name}' may not be sent: clouds and keys are the gateway's.", param=name
         )
-    read = _Reader(body, fields)
-    model = read.get("model", _as_str, "a string")
-    if not model:
+    read = _read(raw)
+    if not read.get("model"):
         raise ClientError(400, "invalid_request", "'model' is missing: name a model of GET /v1/models.", param="model")
-    prompt = _prompt(read, endpoint)
-    stream = bool(read.get("stream", _as_bool, "true or false"))
-    options = read.get("stream_options", _as_stream_options, "an object with include_usage")
-    choices = _count(read, "n") or 1
-    stop = read.get("stop", _as_stop, "a string or a list of strings")
+    prompt = _prompt(body, fields, endpoint)
+    beyond_text = _beyond_text(body, prompt, endpoint)
+    options: _StreamOptions | None = read.get("stream_options")
+    stop: str | list[str] | None = read.get("stop")
     return Peeked(
-        str(model),
-        stream,
-        bool(getattr(options, "include_usage", False)),
-        _features(read, endpoint, stream, choices, prompt),
-        0 if stop is None else 1 if isinstance(stop, str) else len(stop) if isinstance(stop, list) else 0,
-        choices,
-        prompt_tokens(prompt),
-        _count(read, "max_completion_tokens") or _count(read, "max_tokens"),
+        read["model"],
+        bool(read.get("stream")),
+        options is not None and bool(options.include_usage),
+        _features(raw, read, endpoint, beyond_text),
+        0 if stop is None else 1 if isinstance(stop, str) else len(stop),
+        read.get("n") or 1,
+        prompt_tokens(prompt.end - prompt.start, beyond_text),
+        read.get("max_completion_tokens") or read.get("max_tokens"),
         fields,
     )
 
 
-def _count(read: _Reader, name: str) -> int | None:
-    value = read.get(name, _as_count, "a whole number of at least 1")
-    return value if isinstance(value, int) else None
+def _read(raw: Raws) -> dict[str, Any]:
+    """The fields of _TYPED that are there, null as None."""
+    found: dict[str, Any] = {}
+    for name, value in raw.items():
+        typed = _TYPED.get(name)
+        if typed is not None:
+            try:
+                found[name] = typed[0](value)
+            except msgspec.MsgspecError as error:
+                raise ClientError(400, "invalid_request", f"'{name}' must be {typed[1]}.", param=name) from error
+    return found
 
 
-def _prompt(read: _Reader, endpoint: Endpoint) -> bytes:
-    """The raw bytes of what the model reads; its type is checked, its content is not."""
-    name = {"chat/completions": "messages", "completions": "prompt", "embeddings": "input"}[endpoint]
-    raw = read.raw(name)
-    if not raw:
+def _prompt(body: bytes, fields: Mapping[str, Span], endpoint: Endpoint) -> Span:
+    """Where that stands what the model reads; its type is checked, its content is not."""
+    name = _PROMPTS[endpoint]
+    span = fields.get(name)
+    if span is None or body.startswith(b"null", span.start):
         raise ClientError(400, "invalid_request", f"'{name}' is missing.", param=name)
-    if name == "messages":
-        messages = read.get(name, _as_list, "a list of messages")
-        if not messages:
-            raise ClientError(400, "invalid_request", "'messages' must hold at least one message.", param=name)
-    elif raw[:1] not in b'"[':
-        raise ClientError(400, "invalid_request", f"'{name}' must be a string or a list.", param=name)
-    return raw
+    if endpoint != "chat/completions":
+        if not body.startswith((b'"', b"["), span.start):
+            raise ClientError(400, "invalid_request", f"'{name}' must be a string or a list.", param=name)
+    elif not body.startswith(b"[", span.start):
+        raise ClientError(400, "invalid_request", f"'{name}' must be a list of messages.", param=name)
+    elif body.startswith(b"]", _skip(body, span.start + 1)):
+        raise ClientError(400, "invalid_request", f"'{name}' must hold at least one message.", param=name)
+    return span
 
 
-def prompt_tokens(prompt: bytes) -> int:
+def _beyond_text(body: bytes, prompt: Span, endpoint: Endpoint) -> bytes:
+    """The prompt if pictures or sounds may stand in it; b"" for messages of bare text, which are searched just once."""
+    if endpoint == "chat/completions" and not _content_parts(body, prompt.start, prompt.end):
+        return b""
+    return body[prompt.start : prompt.end]
+
+
+def prompt_tokens(size_bytes: int, beyond_text: bytes) -> int:
     """An estimate: a token for four bytes of JSON, pictures and sounds inside counted apart.
 
     Source: English text in Llama 3's tokenizer is 4.2 to 4.5 bytes a token; the JSON around each message stands for the
     template's tokens."""
-    size, pictures = len(prompt), 0
-    if b'"data' in prompt:
-        for match in _inline_data(prompt):
-            size -= match.end() - match.start()
+    pictures = 0
+    if b'"data' in beyond_text:
+        for match in _inline_data(beyond_text):
+            size_bytes -= match.end() - match.start()
             pictures += 1
-    return size // BYTES_PER_TOKEN + pictures * IMAGE_TOKENS + 1
+    return size_bytes // BYTES_PER_TOKEN + pictures * IMAGE_TOKENS + 1
 
 
-_PLAIN_FEATURES = {
-    "seed": "seed",
-    "stop": "stop",
-    "frequency_penalty": "penalties",
-    "presence_penalty": "penalties",
-    "logit_bias": "logit_bias",
-    "top_logprobs": "logprobs",
-}
-_NEUTRAL = frozenset({b"", b"0", b"0.0", b"{}", b"[]", b"false", b"0e0"})
+_NEUTRAL = frozenset({b"null", b"0", b"0.0", b"{}", b"[]", b"false", b"0e0"})
 """Values with which a field asks for nothing."""
+_UNSAID = frozenset({b"null"})
+
+_PLAIN_FEATURES: Mapping[str, tuple[str, frozenset[bytes]]] = {
+    "seed": ("seed", _UNSAID),
+    "stop": ("stop", _NEUTRAL),
+    "frequency_penalty": ("penalties", _NEUTRAL),
+    "presence_penalty": ("penalties", _NEUTRAL),
+    "logit_bias": ("logit_bias", _NEUTRAL),
+    "logprobs": ("logprobs", _NEUTRAL),
+    "top_logprobs": ("logprobs", _NEUTRAL),
+}
+"""Fields that need a feature, but for the values with which they ask for nothing."""
+_FORMATS = frozenset({"json_object", "json_schema"})
+_WORDS: Mapping[Endpoint, str] = {
+    "chat/completions": "chat",
+    "completions": "completions",
+    "embeddings": "embeddings",
+}
 
 
-def _features(read: _Reader, endpoint: Endpoint, stream: bool, choices: int, prompt: bytes) -> frozenset[str]:
-    found = {endpoint.removeprefix("chat/") if endpoint != "chat/completions" else "chat"}
-    if stream:
+def _features(raw: Raws, read: Mapping[str, Any], endpoint: Endpoint, beyond_text: bytes) -> frozenset[str]:
+    found = {_WORDS[endpoint]}
+    if read.get("stream"):
         found.add("stream")
-    if choices > 1:
+    if (read.get("n") or 1) > 1:
         found.add("n")
-    for name, feature in _PLAIN_FEATURES.items():
-        if name in read.fields and (read.raw(name) not in _NEUTRAL or (feature == "seed" and read.raw(name))):
-            found.add(feature)
-    if read.raw("logprobs") not in _NEUTRAL or (endpoint == "completions" and read.raw("logprobs") == b"0"):
+    for name, value in raw.items():
+        plain = _PLAIN_FEATURES.get(name)
+        if plain is not None and bytes(value) not in plain[1]:
+            found.add(plain[0])
+    if endpoint == "completions" and _said(raw, "logprobs") == b"0":
         found.add("logprobs")
-    if "tools" in read.fields or "functions" in read.fields:
-        found |= _tool_features(read, stream)
-    found |= _format_features(read)
+    if "tools" in raw or "functions" in raw:
+        found |= _tool_features(raw, stream="stream" in found)
+    wanted: _ResponseFormat | None = read.get("response_format")
+    if wanted is not None and wanted.type in _FORMATS:
+        found.add(wanted.type)
     if endpoint == "chat/completions":
-        found |= _message_features(read, prompt)
+        found |= _message_features(raw, beyond_text)
     return frozenset(found)
 
 
-def _tool_features(read: _Reader, stream: bool) -> set[str]:
-    if read.raw("tools") in _NEUTRAL and read.raw("functions") in _NEUTRAL:
+def _said(raw: Raws, name: str) -> bytes:
+    """A field's value, null for one that is not there."""
+    return bytes(raw[name]) if name in raw else b"null"
+
+
+def _tool_features(raw: Raws, *, stream: bool) -> set[str]:
+    if _said(raw, "tools") in _NEUTRAL and _said(raw, "functions") in _NEUTRAL:
         return set()
     found = {"tools"}
     if stream:
         found.add("stream_tools")
-    if read.raw("tool_choice") not in (b"", b'"auto"', b'"none"'):
+    if _said(raw, "tool_choice") not in (b"null", b'"auto"', b'"none"'):
         found.add("tool_choice")
-    if "parallel_tool_calls" in read.fields:
+    if "parallel_tool_calls" in raw:
         found.add("parallel_tools")
     return found
 
 
-def _format_features(read: _Reader) -> set[str]:
-    wanted = read.get("response_format", _as_response_format, "an object with a type")
-    kind = wanted.type if isinstance(wanted, _ResponseFormat) else "text"
-    return {kind} if kind in ("json_object", "json_schema") else set()
-
-
-def _message_features(read: _Reader, prompt: bytes) -> set[str]:
+def _message_features(raw: Raws, beyond_text: bytes) -> set[str]:
     found = set()
-    if _image_part(prompt):
+    if beyond_text and _image_part(beyond_text):
         found.add("vision")
-    if _audio_part(prompt) or read.raw("audio"):
+    if (beyond_text and _audio_part(beyond_text)) or _said(raw, "audio") != b"null":
         found.add("audio")
-    if b'"continue_final_message"' in read.body and read.raw("continue_final_message") == b"true":
+    if _said(raw, "continue_final_message") == b"true":
         found.add("prefill")
     return found
