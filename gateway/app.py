@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -84,7 +85,7 @@ def _application(routes: list[Route], live: Live) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={404: operations.not_found, 405: operations.not_found},
+        exception_handlers={HTTPException: operations.refused},
     )
     app.state.live = live
     return app

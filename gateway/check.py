@@ -2,7 +2,9 @@
 
 import asyncio
 import fnmatch
-from collections.abc import Iterator, Sequence
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from urllib.parse import urlsplit
 
@@ -10,6 +12,8 @@ from gateway.app import Gateway
 from gateway.catalog import Catalog, retirement_warnings
 from gateway.config import Config
 from gateway.lane import Lane
+from gateway.transport import Client
+from gateway.types import Provider
 
 REACH_S = 2.0
 
@@ -21,7 +25,7 @@ async def warnings(config: Config, today: date, *, reach: bool) -> Sequence[str]
         lanes = [(route.name, lane) for route in gateway.fleet.routes.values() for lane in route.lanes.values()]
         found = [*_of_deployments(lanes, gateway.fleet.catalog, today), *_of_names(config, lanes)]
         if reach:
-            found += await _unreachable(config, [lane for _, lane in lanes])
+            found += await _unreachable({lane.deployment.account: lane.provider for _, lane in lanes})
     finally:
         await gateway.aclose()
     return list(dict.fromkeys(found))
@@ -49,18 +53,17 @@ def _of_names(config: Config, lanes: Sequence[tuple[str, Lane]]) -> Iterator[str
                 yield f"keys[{i}].routes: '{pattern}' matches no route"
 
 
-async def _unreachable(config: Config, lanes: Sequence[Lane]) -> Sequence[str]:
-    accounts = sorted({lane.deployment.account for lane in lanes})
-    found = await asyncio.gather(*(_reach(name, config) for name in accounts))
+async def _unreachable(providers: Mapping[str, Provider]) -> Sequence[str]:
+    found = await asyncio.gather(*(_reach(name, providers[name]) for name in sorted(providers)))
     return [line for line in found if line]
 
 
-async def _reach(name: str, config: Config) -> str:
-    """A connection is opened and closed; nothing is sent."""
-    base_url = getattr(config.accounts[name], "base_url", None)
-    if base_url is None:
+async def _reach(name: str, provider: Provider) -> str:
+    """A connection is opened and closed; nothing is sent. Nothing is known of a provider without our own client."""
+    client = getattr(provider, "client", None)
+    if not isinstance(client, Client):
         return ""
-    parts = urlsplit(base_url())
+    parts = urlsplit(client.origin.url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         async with asyncio.timeout(REACH_S):
@@ -74,4 +77,6 @@ async def _reach(name: str, config: Config) -> str:
 def _why(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
-    return (error.strerror or str(error)).removeprefix(f"[Errno {error.errno}] ")
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

@@ -127,12 +127,11 @@ def _explain_flags(command: argparse.ArgumentParser) -> None:
 
 
 class Origin(NamedTuple):
-    """A config, where it came from, and what to say about it. `file` is None where nobody wrote one."""
+    """A config, where it came from, and what to say about it."""
 
     config: Config
     text: str
     notes: Sequence[str] = ()
-    file: Path | None = None
 
 
 @contextlib.contextmanager
@@ -140,17 +139,18 @@ def _configured(file: str | None) -> Iterator[Origin]:
     """The config in the order of the interface: file, ./arriero.yaml, environment, sandbox."""
     path = Path(file) if file else Path("arriero.yaml")
     if file or path.exists():
-        yield Origin(loading.read(path), str(path), file=path)
+        yield Origin(loading.read(path), str(path))
         return
     found = environment.find(os.environ, Catalog.load(), datetime.now(UTC).date())
-    if found is not None:
-        accounts = ", ".join(found.document["providers"])
-        made = f"made from the credentials in the environment ({accounts})"
-        yield Origin(loading.build(found.document), made, found.notes)
+    if found.document is not None:
+        made = f"made from the credentials in the environment ({', '.join(found.document['providers'])})"
+        with loading.naming(made):
+            config = loading.build(found.document)
+        yield Origin(config, made, found.notes)
         return
     with _sandbox_box() as text:
         note = "these are clouds in a box on this machine: set GROQ_API_KEY, VLLM_URL, … or write arriero.yaml to leave"
-        yield Origin(loading.parse(text), "the built-in sandbox", [note])
+        yield Origin(loading.parse(text), "the built-in sandbox", [note, *found.notes])
 
 
 @contextlib.contextmanager
@@ -176,7 +176,7 @@ def _serve(arguments: Arguments) -> int:
     with _configured(arguments.config) as origin:
 
         async def run() -> int:
-            with loading.naming(origin.file):
+            with loading.naming(origin.text):
                 gateway = Gateway(origin.config)
             return await serve(
                 gateway, listen, say, lambda found: screen(gateway, found, listen.host, origin.text, origin.notes)
@@ -196,7 +196,7 @@ def _run(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
 def _check(arguments: Arguments) -> int:
     file = Path(arguments.file)
     config = loading.read(file)
-    with loading.naming(file):
+    with loading.naming(str(file)):
         found = asyncio.run(warnings(config, datetime.now(UTC).date(), reach=not arguments.offline))
     for line in found:
         say(f"warning: {line}")

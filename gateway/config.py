@@ -4,6 +4,7 @@ Rule 1. Unknown words are refused; so are words of a later version, by name.
 Rule 2. Everything is checked before traffic; a mistake is a ConfigError with the path of the mistake.
 """
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -15,8 +16,15 @@ from gateway.prices import check_price
 from gateway.secret import Secret
 
 NAME_RULE = "1 to 128 letters, digits and . _ : / @ + ~ -"
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:/@+~-]{1,128}(?!\n)$", description=NAME_RULE)]
+_NAME = r"^[A-Za-z0-9._:/@+~-]{1,128}(?!\n)$"
+Name = Annotated[str, msgspec.Meta(pattern=_NAME, description=NAME_RULE)]
 """What names a route, an alias, an account, a deployment or a key: it goes into headers, logs, metrics and patterns."""
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may be a Name."""
+    return re.match(_NAME, text) is not None
+
 
 Label = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}(?!\n)$", description="1 to 64 letters, digits and _ . -")

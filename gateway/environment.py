@@ -1,40 +1,55 @@
 """A config made from the credentials in the environment and the catalogue, for who starts without a file."""
 
+import http.client
+import importlib.util
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
 from gateway.catalog import Catalog
+from gateway.config import NAME_RULE, is_name
 from gateway.errors import ConfigError
 
 VLLM_WAIT_S = 2.0
+MAX_LIST_BYTES = 1_000_000
 
 
 class Found(NamedTuple):
-    """The config as plain objects, and what the operator should know of it."""
+    """The config as plain objects, None where nothing was found, and what the operator should know of it."""
 
-    document: dict[str, Any]
+    document: dict[str, Any] | None
     notes: Sequence[str]
 
 
-def find(env: Mapping[str, str], catalog: Catalog, today: date) -> Found | None:
-    """Accounts for every complete set of variables, routes for every open weights they serve; None without any.
+class _Incomplete(Exception):
+    """Half a set of variables."""
 
-    Raises ConfigError for half a set, naming the variable that is missing."""
+
+def find(env: Mapping[str, str], catalog: Catalog, today: date) -> Found:
+    """Accounts for every complete set of variables, routes for every open weights they serve; half a set is a note.
+
+    Raises ConfigError when nothing that was found can be routed."""
     accounts: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
     for name, build in ACCOUNTS.items():
-        if account := build(env):
+        try:
+            account = build(env)
+        except _Incomplete as half:
+            notes.append(f"{name} is left out: {half}")
+            continue
+        if account is not None:
             accounts[name] = account
     if not accounts:
-        return None
-    notes: list[str] = []
+        return Found(None, notes)
     routes: dict[str, dict[str, Any]] = {}
     for name, account in accounts.items():
-        for weights, fields in _served(name, account, env, catalog, today, notes):
-            routes.setdefault(weights, {"deployments": []})["deployments"].append({"account": name, **fields})
+        for route, fields in _served(name, account, env, catalog, today, notes):
+            deployments = routes.setdefault(route, {"deployments": []})["deployments"]
+            again = sum(deployment["account"] == name for deployment in deployments)
+            named = {"name": f"{name}-{again + 1}"} if again else {}  # two servings of the same weights
+            deployments.append({"account": name, **named, **fields})
     if not routes:
         raise ConfigError("", f"the credentials found ({', '.join(accounts)}) serve no model that the catalogue knows")
     return Found({"providers": accounts, "routes": routes}, notes)
@@ -69,7 +84,7 @@ def _azure(env: Mapping[str, str]) -> dict[str, Any] | None:
     if url is None and key is None:
         return None
     if url is None or key is None:
-        raise ConfigError("", f"{url or key} is set but {'AZURE_AI_API_KEY' if url else 'AZURE_AI_ENDPOINT'} is not")
+        raise _Incomplete(f"{url or key} is set but {'AZURE_AI_API_KEY' if url else 'AZURE_AI_ENDPOINT'} is not")
     return {"type": "azure", "url": env[url].rstrip("/"), "api_key": f"env:{key}"}
 
 
@@ -79,7 +94,9 @@ def _vertex(env: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     project = _first(env, "VERTEX_PROJECT", "GOOGLE_CLOUD_PROJECT")
     if project is None:
-        raise ConfigError("", "a Vertex token is set but GOOGLE_CLOUD_PROJECT is not")
+        raise _Incomplete(
+            f"VERTEX_{'TOKEN_FILE' if token_file else 'ACCESS_TOKEN'} is set but GOOGLE_CLOUD_PROJECT is not"
+        )
     location = env.get("VERTEX_LOCATION") or env.get("GOOGLE_CLOUD_LOCATION") or "us-central1"
     source = f"file:{token_file}" if token_file else "env:VERTEX_ACCESS_TOKEN"
     found: dict[str, Any] = {"type": "vertex", "project": env[project], "location": location, "token": source}
@@ -92,9 +109,8 @@ def _databricks(env: Mapping[str, str]) -> dict[str, Any] | None:
     host, token = env.get("DATABRICKS_HOST"), env.get("DATABRICKS_TOKEN")
     if not host and not token:
         return None
-    if not host or not token:
-        had, lacks = ("DATABRICKS_HOST", "DATABRICKS_TOKEN") if host else ("DATABRICKS_TOKEN", "DATABRICKS_HOST")
-        raise ConfigError("", f"{had} is set but {lacks} is not")
+    _both(env, "DATABRICKS_HOST", "DATABRICKS_TOKEN")
+    assert host is not None
     url = host if host.startswith(("http://", "https://")) else f"https://{host}"
     return {"type": "databricks", "url": url.rstrip("/"), "api_key": "env:DATABRICKS_TOKEN"}
 
@@ -110,11 +126,76 @@ def _nim(env: Mapping[str, str]) -> dict[str, Any] | None:
     return found
 
 
+def _bedrock(env: Mapping[str, str]) -> dict[str, Any] | None:
+    """AWS's own variables. Profiles and roles are found by botocore, which is an extra."""
+    bearer, key_id, secret = "AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+    chain = _first(env, "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                   "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")  # fmt: skip
+    if env.get(bearer):
+        found: dict[str, Any] = {"api_key": f"env:{bearer}"}
+    elif env.get(key_id) or env.get(secret):
+        _both(env, key_id, secret)
+        found = {"access_key_id": f"env:{key_id}", "secret_access_key": f"env:{secret}"}
+        if env.get("AWS_SESSION_TOKEN"):
+            found |= {"session_token": "env:AWS_SESSION_TOKEN"}
+    elif chain is not None:
+        _needs("botocore", "aws", chain)
+        found = {"profile": env["AWS_PROFILE"]} if chain == "AWS_PROFILE" else {}
+    else:
+        return None
+    region = _first(env, "AWS_REGION", "AWS_DEFAULT_REGION")
+    if region is None:
+        raise _Incomplete("AWS credentials are set but AWS_REGION is not")
+    if env.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME"):
+        found["url"] = env["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"].rstrip("/")
+    return {"type": "bedrock", "region": env[region], **found}
+
+
+def _oci(env: Mapping[str, str]) -> dict[str, Any] | None:
+    """The variables of Oracle's command line, or of a resource principal, and who pays."""
+    user, principal = env.get("OCI_CLI_USER"), env.get("OCI_RESOURCE_PRINCIPAL_VERSION")
+    compartment = _first(env, "OCI_COMPARTMENT_ID", "OCI_COMPARTMENT")
+    said = _first(env, "OCI_CLI_USER", "OCI_CLI_PROFILE", "OCI_RESOURCE_PRINCIPAL_VERSION")
+    if compartment is None and said is None:
+        return None
+    if compartment is None:
+        raise _Incomplete(f"{said} is set but OCI_COMPARTMENT_ID is not")
+    _needs("cryptography", "oci", compartment)
+    found: dict[str, Any] = {"type": "oci", "compartment": env[compartment]}
+    if user:
+        _both(env, "OCI_CLI_USER", "OCI_CLI_TENANCY")
+        _both(env, "OCI_CLI_USER", "OCI_CLI_KEY_FILE")
+        found |= {"user": user, "tenancy": env["OCI_CLI_TENANCY"], "key_file": env["OCI_CLI_KEY_FILE"]}
+        if env.get("OCI_CLI_FINGERPRINT"):
+            found["fingerprint"] = env["OCI_CLI_FINGERPRINT"]
+    elif not principal and env.get("OCI_CLI_PROFILE"):
+        found["profile"] = env["OCI_CLI_PROFILE"]
+    if region := _first(env, "OCI_CLI_REGION", "OCI_REGION"):
+        found["region"] = env[region]
+    elif user:
+        raise _Incomplete("OCI_CLI_USER is set but OCI_CLI_REGION is not")
+    return found
+
+
+def _both(env: Mapping[str, str], one: str, other: str) -> None:
+    """Raises _Incomplete where only one of two is set."""
+    for had, lacks in ((one, other), (other, one)):
+        if env.get(had) and not env.get(lacks):
+            raise _Incomplete(f"{had} is set but {lacks} is not")
+
+
+def _needs(package: str, extra: str, because: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise _Incomplete(f"{because} is set but {package} is not installed: pip install 'arriero[{extra}]'")
+
+
 ACCOUNTS: Mapping[str, Callable[[Mapping[str, str]], dict[str, Any] | None]] = {
     "vllm": _vllm,
     "groq": _groq,
+    "bedrock": _bedrock,
     "azure": _azure,
     "vertex": _vertex,
+    "oci": _oci,
     "databricks": _databricks,
     "nim": _nim,
 }
@@ -148,15 +229,23 @@ def _served_by_vllm(
     if not models:
         models = ["meta-llama/Llama-3.1-8B-Instruct"]
         notes.append(f"vllm: {url}/models does not answer; {models[0]} is assumed (say VLLM_MODEL)")
-    known = {model: catalog.weights(model) for model in models}
-    return [((weights.name if weights else model), {"model": model}) for model, weights in known.items()]
+    served: list[tuple[str, dict[str, Any]]] = []
+    for model in models:
+        weights = catalog.weights(model)
+        name = weights.name if weights else model
+        if is_name(name):
+            served.append((name, {"model": model}))
+        else:
+            notes.append(f"vllm: {model!a} is left out: a route's name is {NAME_RULE}; say it in a config file")
+    return served
 
 
 def _listed(url: str, key: str | None) -> list[str]:
     headers = {"authorization": f"Bearer {key}"} if key else {}
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as the gateway itself will call it
     try:
         request = urllib.request.Request(f"{url}/models", headers=headers)  # noqa: S310  (the operator's URL)
-        with urllib.request.urlopen(request, timeout=VLLM_WAIT_S) as response:  # noqa: S310
-            return [str(model["id"]) for model in json.load(response)["data"]]
-    except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError):
+        with straight.open(request, timeout=VLLM_WAIT_S) as response:
+            return [str(model["id"]) for model in json.loads(response.read(MAX_LIST_BYTES))["data"]]
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         return []

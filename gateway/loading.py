@@ -17,9 +17,9 @@ from gateway.config import (
     Config,
     DeploymentConfig,
     KeyConfig,
-    Name,
     RouteConfig,
     ServerConfig,
+    is_name,
 )
 from gateway.errors import ConfigError
 from gateway.refusals import refused, shown, unknown
@@ -40,19 +40,19 @@ ROUTE_EXAMPLE = "`llama-3.1-8b: {deployments: [groq]}`"
 
 def read(path: Path) -> Config:
     """The config in a file. Raises ConfigError that names the file."""
-    with naming(path):
+    with naming(str(path)):
         return build(yaml_file.read(path))
 
 
 @contextlib.contextmanager
-def naming(file: Path | None) -> Iterator[None]:
-    """A mistake that is found in the block says which file it is in."""
+def naming(origin: str) -> Iterator[None]:
+    """A mistake that is found in the block says which file it is in, or what else the config was made of."""
     try:
         yield
     except ConfigError as error:
-        if file is None or error.path.startswith(str(file)):
+        if error.path.startswith(origin):
             raise
-        raise ConfigError(f"{file}: {error.path}" if error.path else str(file), error.reason) from error
+        raise ConfigError(f"{origin}: {error.path}" if error.path else origin, error.reason) from error
 
 
 def parse(text: str) -> Config:
@@ -84,11 +84,9 @@ def named(words: Mapping[str, Any], section: str) -> Mapping[str, Any]:
     """A section of things under names of their own."""
     found = mapping(words.get(section), section)
     for name in found:
-        try:
-            msgspec.convert(name, Name)
-        except msgspec.ValidationError as error:
+        if not is_name(name):
             shown_name = ascii(name if len(name) <= 40 else name[:40] + "…")
-            raise ConfigError(section, f"the name {shown_name} must be {NAME_RULE}") from error
+            raise ConfigError(section, f"the name {shown_name} must be {NAME_RULE}")
     return found
 
 

@@ -61,7 +61,7 @@ def _offline(arguments: argparse.Namespace, asked: Asked) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError("", f"no gateway answers at {arguments.admin_url}, and there is no {path} to explain from")
     say(f"no gateway answers at {arguments.admin_url}: explained from {path}, with nothing learned yet")
-    with loading.naming(path):
+    with loading.naming(str(path)):
         return dry_run(asked, Gateway(loading.read(path)).fleet)
 
 
@@ -87,6 +87,6 @@ def _ask(base: str, path: str, body: bytes | None) -> dict[str, Any]:
 
 def _reason(error: urllib.error.HTTPError) -> str:
     try:
-        return str(json.load(error)["detail"])
+        return str(json.load(error)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"the gateway answered {error.code}"

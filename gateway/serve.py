@@ -6,6 +6,7 @@ Rule 2. A second signal, or the end of the grace period, cuts what is left; ever
 
 import asyncio
 import contextlib
+import ipaddress
 import signal
 import socket
 import sys
@@ -51,7 +52,11 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
 
 
 def loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """Whether only this machine can reach it; a name other than localhost may stand for any address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_exposure(gateway: Gateway, listen: Listen) -> None:

@@ -4,7 +4,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import error_body
+from gateway.errors import TYPES, error_body
 from gateway.live import Live
 
 
@@ -21,15 +21,15 @@ async def readyz(request: Request) -> Response:
     return Response(b'{"status":"ready"}', media_type="application/json")
 
 
-async def not_found(request: Request, error: Exception) -> Response:
-    """Every path and method that is not served, as OpenAI would say it."""
-    status = error.status_code if isinstance(error, HTTPException) else 404
+async def refused(request: Request, error: Exception) -> Response:
+    """Every path and method that is not served, and every refusal of the admin API, as OpenAI would say it."""
+    assert isinstance(error, HTTPException)
     path = request.url.path[:200]
-    if status == 405:
-        body = error_body(
-            f"{request.method} is not allowed on {path}.", "invalid_request_error", None, "method_not_allowed"
-        )
-    else:
-        body = error_body(f"There is no {path} here.", "invalid_request_error", None, "not_found")
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    return Response(body, status, headers, "application/json")
+    message, code = {
+        "Not Found": (f"There is no {path} here.", "not_found"),
+        "Method Not Allowed": (f"{request.method} is not allowed on {path}.", "method_not_allowed"),
+    }.get(error.detail, (error.detail, None))
+    type_ = TYPES.get(error.status_code, "invalid_request_error")
+    return Response(
+        error_body(message, type_, None, code), error.status_code, dict(error.headers or {}), "application/json"
+    )
