@@ -8,6 +8,9 @@ import msgspec
 
 from gateway.transport import Timeouts
 
+URL_PATTERN = r"^https?://((?![/?#@])[!-~])+(/((?![?#])[!-~])*)?(?!\n)$"
+"""http(s) and a host, perhaps a path; no credentials, query or fragment, and only what HTTP can carry."""
+
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -35,8 +38,8 @@ class Account(Section, frozen=True, kw_only=True):
 
 
 def _is_base(url: str) -> bool:
-    """Whether it is a URL that paths can be added to, in characters that HTTP can carry."""
-    if not re.fullmatch(r"https?://[^/?#@]+(/[^?#]*)?", url) or not re.fullmatch(r"[\x21-\x7e]+", url):
+    """Whether it is a URL that paths can be added to."""
+    if not re.fullmatch(URL_PATTERN, url):
         return False
     try:
         parts = urlsplit(url)

@@ -16,14 +16,14 @@ from gateway.prices import check_price
 from gateway.secret import Secret
 
 NAME_RULE = "1 to 128 letters, digits and . _ : / @ + ~ -"
-_NAME = r"^[A-Za-z0-9._:/@+~-]{1,128}(?!\n)$"
-Name = Annotated[str, msgspec.Meta(pattern=_NAME, description=NAME_RULE)]
+NAME_PATTERN = r"^[A-Za-z0-9._:/@+~-]{1,128}(?!\n)$"
+Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, description=NAME_RULE)]
 """What names a route, an alias, an account, a deployment or a key: it goes into headers, logs, metrics and patterns."""
 
 
 def is_name(text: str) -> bool:
     """Whether a text may be a Name."""
-    return re.match(_NAME, text) is not None
+    return re.match(NAME_PATTERN, text) is not None
 
 
 Label = Annotated[

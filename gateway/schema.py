@@ -1,15 +1,19 @@
 """`arriero schema`: JSON Schema of the config, made from the same classes that decode it."""
 
+import inspect
 from typing import Any
 
 import msgspec
 
 from gateway import plugins
-from gateway.config import Config, DeploymentConfig, KeyConfig, RouteConfig
+from gateway.account import URL_PATTERN
+from gateway.config import NAME_PATTERN, NAME_RULE, Config, DeploymentConfig, KeyConfig, RouteConfig
 from gateway.loading import SECTIONS
 from gateway.secret import Secret
 
 TITLE = "Arriero's config"
+AMOUNT = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^\d+(\.\d+)?([eE][+-]?\d+)?$"}]}
+"""An exact amount: text keeps every digit where an editor would round a number."""
 
 
 def schema() -> dict[str, Any]:
@@ -17,28 +21,45 @@ def schema() -> dict[str, Any]:
     providers = {name: plugins.load("providers", name) for name in plugins.names("providers")}
     policies = {name: plugins.load("policies", name) for name in plugins.names("policies")}
     types = [*SECTIONS.values(), KeyConfig, RouteConfig, DeploymentConfig, *providers.values(), *policies.values()]
-    _, definitions = msgspec.json.schema_components(types, schema_hook=_special, ref_template="#/$defs/{name}")
+    _, found = msgspec.json.schema_components(types, schema_hook=_special, ref_template="#/$defs/{name}")
+    definitions = _plain(found)
     for name, kind in providers.items():
         definition = definitions[kind.__name__]
         definition["properties"] = {"type": {"const": name}, **definition["properties"]}
+        definition["properties"]["url"]["pattern"] = URL_PATTERN
         definition["required"] = ["type", *definition.get("required", ())]
     route = definitions["RouteConfig"]["properties"]
-    route["deployments"]["items"] = {"anyOf": [{"type": "string"}, _ref(DeploymentConfig)]}
-    route["policies"] = {"type": "array", "items": {"anyOf": [_policy(name, kind) for name, kind in policies.items()]}}
+    route["deployments"] |= {"items": {"anyOf": [{"type": "string"}, _ref(DeploymentConfig)]}, "minItems": 1}
+    one_of = [_policy(name, kind) for name, kind in policies.items()]
+    route["policies"] = {"anyOf": [{"type": "array", "items": {"anyOf": one_of}}, {"type": "null"}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": TITLE,
-        "description": Config.__doc__,
+        "description": inspect.cleandoc(Config.__doc__ or ""),
         "type": "object",
         "additionalProperties": False,
         "required": ["providers", "routes"],
         "properties": {
             "providers": _named({"anyOf": [_ref(kind) for kind in providers.values()]}),
             "routes": _named(_ref(RouteConfig)),
-            "keys": {"type": "array", "items": _ref(KeyConfig)},
-            **{name: _ref(kind) for name, kind in SECTIONS.items()},
+            "keys": {"type": ["array", "null"], "items": _ref(KeyConfig)},
+            **{name: {"anyOf": [_ref(kind), {"type": "null"}]} for name, kind in SECTIONS.items()},
         },
         "$defs": definitions,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Descriptions without the indentation of the source, decimals as people write them."""
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("format") == "decimal":
+        return {**AMOUNT, **{word: value[word] for word in ("default", "description") if word in value}}
+    return {
+        word: inspect.cleandoc(part) if word == "description" and isinstance(part, str) else _plain(part)
+        for word, part in value.items()
     }
 
 
@@ -47,13 +68,19 @@ def _ref(kind: type) -> dict[str, Any]:
 
 
 def _named(value: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "minProperties": 1, "additionalProperties": value}
+    names = {"pattern": NAME_PATTERN, "description": NAME_RULE}
+    return {"type": "object", "minProperties": 1, "propertyNames": names, "additionalProperties": value}
 
 
 def _policy(name: str, kind: type) -> dict[str, Any]:
     """A word, or the word with its options."""
-    options: dict[str, Any] = {"type": "object"} if hasattr(kind, "from_options") else _ref(kind)
-    with_options = {"type": "object", "properties": {name: options}, "required": [name], "additionalProperties": False}
+    options = {"type": "object"} if hasattr(kind, "from_options") else _ref(kind)
+    with_options = {
+        "type": "object",
+        "properties": {name: {"anyOf": [options, {"type": "null"}]}},
+        "required": [name],
+        "additionalProperties": False,
+    }
     return {"anyOf": [{"const": name}, with_options]}
 
 

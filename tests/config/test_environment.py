@@ -133,7 +133,7 @@ def test_a_complete_set_makes_an_account_that_names_the_variable(env: dict[str, 
         ({"AZURE_AI_API_KEY": "k"}, "azure is left out: AZURE_AI_API_KEY is set but AZURE_AI_ENDPOINT is not"),
         ({"AZURE_OPENAI_ENDPOINT": "k"}, "azure is left out: AZURE_OPENAI_ENDPOINT is set but AZURE_AI_API_KEY is not"),
         (
-            {"VERTEX_ACCESS_TOKEN": "t"},
+            {"VERTEX_TOKEN_FILE": "t"},
             "vertex is left out: VERTEX_TOKEN_FILE is set but GOOGLE_CLOUD_PROJECT is not",
         ),
         ({"AWS_ACCESS_KEY_ID": "i"}, "bedrock is left out: AWS_ACCESS_KEY_ID is set but AWS_SECRET_ACCESS_KEY is not"),

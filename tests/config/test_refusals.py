@@ -334,6 +334,22 @@ POLICIES = [
 ]
 
 
+RIGHT = [
+    section("server:"),  # a section of which everything is commented out
+    section("keys:\nadmin:\nattempts:\nbaseline:"),
+    route("policies: []"),
+    policy("breaker:"),
+    policy("{sensitivity: {restricted: [a, 'trust:private'], public: ['*']}}"),
+    policy("{budget: {usd: 3, per: day, deployment: a}}"),
+    deployment("price: {in: '0.30', out: 1}, features: [], tier: 0"),
+    deployments("[{account: a, model: m}, {account: a, model: n, name: b, enabled: false}]"),
+    account("url: 'http://[::1]:3/v1', timeouts: {total_s: 86400}"),
+    f"{ACCOUNT}routes: {{meta-llama/Llama-3.1-8B-Instruct: {{deployments: [{{account: a, model: m}}]}}}}",
+    "x: &x {type: nim}\n".replace("x: &x", "providers: {a: &x")
+    + "}\nroutes: {r: {deployments: [a], weights: llama-3.1-8b}}",
+]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [*YAML, *SECTIONS, *KEYS, *ACCOUNTS, *DEPLOYMENTS, *ROUTES, *POLICIES],
@@ -343,24 +359,7 @@ def test_a_broken_config_is_refused_with_path_and_reason(text, words):
     assert refusal(text) == words
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        section("server:"),  # a section of which everything is commented out
-        section("keys:\nadmin:\nattempts:\nbaseline:"),
-        route("policies: []"),
-        policy("breaker:"),
-        policy("{sensitivity: {restricted: [a, 'trust:private'], public: ['*']}}"),
-        policy("{budget: {usd: 3, per: day, deployment: a}}"),
-        deployment("price: {in: '0.30', out: 1}, features: [], tier: 0"),
-        deployments("[{account: a, model: m}, {account: a, model: n, name: b, enabled: false}]"),
-        account("url: 'http://[::1]:3/v1', timeouts: {total_s: 86400}"),
-        f"{ACCOUNT}routes: {{meta-llama/Llama-3.1-8B-Instruct: {{deployments: [{{account: a, model: m}}]}}}}",
-        "x: &x {type: nim}\n".replace("x: &x", "providers: {a: &x")
-        + "}\nroutes: {r: {deployments: [a], weights: llama-3.1-8b}}",
-    ],
-    ids=lambda part: part[:60],
-)
+@pytest.mark.parametrize("text", RIGHT, ids=lambda part: part[:60])
 def test_what_is_right_is_taken(text):
     accepted(text).fleet.route(next(iter(accepted(text).fleet.routes)))
 
