@@ -160,7 +160,9 @@ class OCI(OpenAIShape):
             409: "IncorrectState",
         }
         message = "Internal error occurred" if status >= 500 else _NOT_FOUND if status == 404 else "Request refused"
-        return Refusal(status, {"code": words.get(status, str(status)), "message": message})
+        return Refusal(
+            status, {"code": words.get(status, str(status)), "message": message}, {"opc-request-id": f"FAULT/{status}"}
+        )
 
     # ------------------------------------------------------------------ GENERIC chat
     def generic(self, request: Request, site: Site) -> Reply:
