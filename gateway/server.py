@@ -35,6 +35,15 @@ class Protocol(HttpToolsProtocol):
     def lost(self) -> bool:
         return self.transport.is_closing()
 
+    @contextmanager
+    def at_most(self, seconds: float) -> Iterator[None]:
+        """The connection is cut if the block has not ended by then: its peer does not read."""
+        timer = self.loop.call_later(seconds, self.transport.abort)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def close_after_answer(self) -> None:
         """The connection ends with the answer that is being sent."""
         if self.cycle is not None:

@@ -29,6 +29,8 @@ from gateway.settle import Ended, Settlement
 from gateway.types import Call, Endpoint, Tenant, Usage
 
 DEFAULT_DEADLINE_S = 600.0
+STALL_S = 5.0
+"""How long after its deadline a client may still read what it was sent; then its connection is cut."""
 
 
 class Parts(NamedTuple):
@@ -185,14 +187,19 @@ class Exchange:
         assert opened.stream is not None
         head = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), *self._head()]
         self.started = True
-        await self.send({"type": "http.response.start", "status": 200, "headers": head})
-        while piece := await opened.stream.piece():
-            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        with self.connection.at_most(self._left_s() + STALL_S):
+            await self.send({"type": "http.response.start", "status": 200, "headers": head})
+            while piece := await opened.stream.piece():
+                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         fault = opened.stream.fault
         await self._close_stream(b"", whole=fault is None)
         self._settle_attempt(whole=fault is None)
         await opened.stream.finish()
         return Ended(200, "stream_incomplete" if fault else "")
+
+    def _left_s(self) -> float:
+        assert self.decision is not None
+        return max(0.0, self.decision.call.deadline - self.clock())
 
     async def _close_stream(self, last: bytes, *, whole: bool) -> None:
         self.connection.cancel_when_lost(None)
