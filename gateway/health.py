@@ -19,6 +19,7 @@ from gateway.types import Candidate, Deployment, Price, Quantiles, Room, Speed, 
 WINDOW = 24
 """Samples a quantile is made of: a step change moves the median after 12 calls and the p95 after 2."""
 ERROR_MEMORY_S = 30.0
+DAY_S = 86_400
 FRESH_S = 300.0
 """A sample older than this no longer speaks."""
 
@@ -88,7 +89,7 @@ class Spending:
     __slots__ = ("_day", "_month", "spent")
 
     def __init__(self) -> None:
-        self._day, self._month = "", ""
+        self._day, self._month = -1, ""  # days since the epoch: UTC has no other midnight
         self.spent = Spent()
 
     def add(self, nano: int, wall_now: float) -> Spent:
@@ -99,12 +100,12 @@ class Spending:
 
     def roll(self, wall_now: float) -> bool:
         """Begins a new day or month when it has come; True if something changed."""
-        today = datetime.fromtimestamp(wall_now, UTC).strftime("%Y-%m-%d")
+        today = int(wall_now // DAY_S)
         if today == self._day:
             return False
-        same_month = today[:7] == self._month
-        self.spent = Spent(0, self.spent.month if same_month else 0, self.spent.total)
-        self._day, self._month = today, today[:7]
+        month = datetime.fromtimestamp(wall_now, UTC).strftime("%Y-%m")
+        self.spent = Spent(0, self.spent.month if month == self._month else 0, self.spent.total)
+        self._day, self._month = today, month
         return True
 
 
