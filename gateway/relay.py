@@ -8,16 +8,16 @@ Rule 4. Only data moves the idle limit; comments do not.
 """
 
 import asyncio
-import re
+from collections.abc import Mapping
 
 import msgspec
 
 from gateway import answer, sse
-from gateway.errors import UpstreamError, error_body
-from gateway.types import Call, Reply, Usage
+from gateway.errors import ArrieroError, UpstreamError, error_body
+from gateway.peek import rewrite, spans
+from gateway.types import Call, Reply, Span, Usage
 
 _encode = msgspec.json.Encoder().encode
-_model_at = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"').search
 MAX_HELD_BYTES = 1024 * 1024
 """What may come before the first content event."""
 FINISH_S = 0.1
@@ -45,7 +45,7 @@ class Stream:
 
     async def open(self) -> None:
         """Reads up to the first content event. Raises UpstreamError for whatever comes instead."""
-        if "event-stream" not in self._reply.headers.get("content-type", ""):
+        if "event-stream" not in self._reply.headers.get("content-type", "").lower():
             await self._not_a_stream()
         held: list[bytes] = []
         while True:
@@ -85,31 +85,40 @@ class Stream:
 
     def _learn_model(self, event: bytes) -> None:
         """How this cloud writes its model into every chunk, so that later chunks are rewritten by one search."""
-        match = _model_at(event)
-        name = b'"model":' + _encode(self._call.model)
-        if match and event.count(b"{", 0, match.start()) == 1 and match[0] != name:
-            self._needle, self._name = match[0], name
+        data = sse.payload(event)
+        span = _fields(data).get("model")
+        if span is not None and data.count(data[span.key : span.end]) == 1:
+            self._needle = data[span.key : span.end]
+            self._name = data[span.key : span.start] + _encode(self._call.model)
 
     async def piece(self) -> bytes:
         """The next whole events for the client, b"" after the last. After the end `fault` says whether it was whole."""
         if self._held:
             held, self._held = self._held, b""
-            if out := self._edit(held):
+            if out := self._edit_events(held):
                 return out
         while not self._done:
             try:
                 data = await self._reply.chunk()
-                piece = self._splitter.feed(data) if data else self._splitter.rest()
+                piece = self._splitter.feed(data) if data else self._last()
             except UpstreamError as error:
                 return self._end(error)
-            if b"data" in piece or (data and not piece and not data.startswith(b":")):
-                self._reply.alive()
             out = self._edit(piece) if piece else b""
             if not data and not self._done:
                 return out + self._end(None)
             if out:
                 return out
+            if _has_data(self._splitter.unfinished):
+                self._reply.alive()
         return b""
+
+    def _last(self) -> bytes:
+        """The last event, if only its empty line is missing; half an event is nobody's."""
+        rest = self._splitter.rest()
+        try:
+            return rest if sse.said(rest).kind != "comment" else b""
+        except UpstreamError:
+            return b""
 
     async def finish(self) -> None:
         """After the last piece: waits a moment for the end of the answer, so that the connection can be used again."""
@@ -122,17 +131,18 @@ class Stream:
 
     def _edit(self, piece: bytes) -> bytes:
         """Whole events as the client may see them. Plain content, which is nearly all, costs a few searches."""
-        if self._needle:
+        count = piece.count(b"\n\n")
+        if not _is_plain(piece, count):
+            return self._edit_events(piece)
+        if piece.count(self._needle) == count:  # never of an empty one
             piece = piece.replace(self._needle, self._name)
-        if (
-            b'"finish_reason":"' not in piece
-            and b'"usage":{' not in piece
-            and b'"error"' not in piece
-            and b"[DONE]" not in piece
-            and b'": ' not in piece
-        ):
-            self.content_events += piece.count(b"data:")
-            return piece
+        elif b'"model"' in piece:
+            return self._edit_events(piece)
+        self._reply.alive()
+        self.content_events += count
+        return piece
+
+    def _edit_events(self, piece: bytes) -> bytes:
         out: list[bytes] = []
         for event in sse.events(piece):
             out.append(self._edit_event(event))
@@ -144,22 +154,47 @@ class Stream:
         try:
             said = sse.said(event)
         except UpstreamError:
+            self._reply.alive()
             return event  # not ours to repair: the client sees what the cloud sent
+        if said.kind == "comment":
+            return event
+        self._reply.alive()
         if said.error is not None:
             return self._end(said.error)
-        self._finished += said.finished
-        if said.usage:
-            self.usage = said.usage
         if said.kind == "done":
             return self._whole()
-        if said.kind == "content":
-            self.content_events += 1
-        if not said.usage:
+        self._finished += said.finished
+        self.content_events += said.kind == "content"
+        event = self._renamed(event)
+        return self._with_usage(event, said) if said.usage else event
+
+    def _renamed(self, event: bytes) -> bytes:
+        """The event with its top-level `model`, if it has one, as the caller named it."""
+        if b'"model"' not in event:
             return event
-        if self._call.include_usage:
-            self._usage_event = b"" if said.kind == "usage" else sse.only_usage(event)
+        data = sse.payload(event)
+        fields = _fields(data)
+        if "model" not in fields:
             return event
-        return b"" if said.kind == "usage" else sse.without_usage(event)
+        return sse.with_payload(event, rewrite(data, fields, {"model": _encode(self._call.model)}))
+
+    def _with_usage(self, event: bytes, said: sse.Said) -> bytes:
+        """Usage as OpenAI shows it: in an event of its own, to who asked. Some clouds tell it beside content."""
+        self.usage = said.usage
+        shown = self._call.include_usage
+        if said.kind == "usage":
+            self._usage_event = b""
+            return event if shown else b""
+        if shown and self._wants_usage_in_every_chunk():
+            return event
+        if shown:
+            self._usage_event = sse.only_usage(event)
+        return sse.without_usage(event)
+
+    def _wants_usage_in_every_chunk(self) -> bool:
+        """vLLM's own option, which a caller may know."""
+        span = self._call.fields["stream_options"]
+        return b'"continuous_usage_stats"' in self._call.body[span.start : span.end]
 
     def _whole(self) -> bytes:
         """The end of a whole answer; before it the usage that was asked for, where this cloud told it elsewhere."""
@@ -178,3 +213,34 @@ class Stream:
 def incomplete(message: str) -> bytes:
     """The event that says that what came before is not the whole answer."""
     return sse.event(error_body(f"The answer is incomplete. {message}", "server_error", None, "stream_incomplete"))
+
+
+def _fields(data: bytes) -> Mapping[str, Span]:
+    try:
+        return spans(data)
+    except ArrieroError:
+        return {}
+
+
+def _is_plain(piece: bytes, count: int) -> bool:
+    """Whether that many events are each one line of data without an end, usage or error in it, however it is spaced."""
+    return (
+        piece.count(b"\n") == 2 * count
+        and piece.startswith(b"data:")
+        and piece.count(b"\n\ndata:") == count - 1
+        and _is_null(piece, b'finish_reason"')
+        and _is_null(piece, b'usage"')
+        and b'error"' not in piece
+        and b"[DONE]" not in piece
+    )
+
+
+def _is_null(piece: bytes, key: bytes) -> bool:
+    """Whether a key is absent or null wherever it stands."""
+    count = piece.count(key)
+    return not count or count == piece.count(key + b":null") or count == piece.count(key + b": null")
+
+
+def _has_data(unfinished: bytes) -> bool:
+    """Whether an event that is not whole holds more than comments so far."""
+    return unfinished.startswith(b"data:") or b"\ndata:" in unfinished

@@ -67,6 +67,11 @@ class Splitter:
         tail = b"\r" if data.endswith(b"\r") else b""
         return data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n") + tail
 
+    @property
+    def unfinished(self) -> bytes:
+        """What came of the event that is not whole yet."""
+        return self._pending
+
     def rest(self) -> bytes:
         """What is left at the end: the last event if only its empty line is missing, otherwise nothing to keep."""
         rest = self._pending.removesuffix(b"\r")
@@ -92,6 +97,12 @@ def payload(event: bytes) -> bytes:
         elif line == b"data":
             lines.append(b"")
     return b"\n".join(lines)
+
+
+def with_payload(event_: bytes, data: bytes) -> bytes:
+    """The event with other data; its other lines stay."""
+    others = [line for line in event_.split(b"\n") if line and not line.startswith(b"data:") and line != b"data"]
+    return b"".join(line + b"\n" for line in others) + event(data)
 
 
 Kind = Literal["comment", "done", "content", "opening", "usage", "error", "other"]
@@ -170,6 +181,7 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: UsageShape | None = None
     error: msgspec.Raw = ABSENT
+    object: msgspec.Raw = ABSENT
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -182,6 +194,8 @@ def said(event: bytes) -> Said:
         return Said("comment")
     if data.strip() == b"[DONE]":
         return Said("done")
+    if _named_error(event):
+        return Said("error", error=error_of(data))
     try:
         if not data.isascii():
             data.decode()
@@ -190,6 +204,8 @@ def said(event: bytes) -> Said:
         raise UpstreamError("shape", "sent an event that is not a chunk of a completion") from error
     if bytes(chunk.error) not in NOTHING:
         return Said("error", error=error_of(bytes(chunk.error)))
+    if bytes(chunk.object) == b'"error"':  # vLLM before 0.10, and who copied it
+        return Said("error", error=error_of(data))
     finished = sum(1 for choice in chunk.choices or () if choice.finish_reason)
     usage = chunk.usage.usage() if chunk.usage else None
     if any((choice.delta and choice.delta.any()) or choice.text for choice in chunk.choices or ()) or finished:
@@ -197,6 +213,11 @@ def said(event: bytes) -> Said:
     if usage and not chunk.choices:
         return Said("usage", usage=usage)
     return Said("opening" if chunk.choices else "other", usage=usage)
+
+
+def _named_error(event: bytes) -> bool:
+    """Whether the data is an error by the name of its event alone."""
+    return b"event:" in event and b'"error":' not in event and b"error" in re.findall(rb"^event: ?(.*)$", event, re.M)
 
 
 class _ErrorShape(msgspec.Struct):
@@ -246,18 +267,20 @@ def _status(value: object) -> int:
 
 def event(data: bytes) -> bytes:
     """One event with that data."""
-    return b"data: " + data + b"\n\n"
+    return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
 
 def only_usage(event_: bytes) -> bytes:
     """OpenAI's usage event, made of a chunk that holds usage beside its choices."""
-    fields = _decode_fields(payload(event_))
-    fields["choices"] = msgspec.Raw(b"[]")
-    return event(_encode(fields))
+    return _with_field(event_, "choices", b"[]")
 
 
 def without_usage(event_: bytes) -> bytes:
-    """The event with `usage` null, for a caller who did not ask for it in a chunk that also holds content."""
+    """The event with `usage` null: OpenAI sends usage in a chunk of its own, and only to who asked for it."""
+    return _with_field(event_, "usage", b"null")
+
+
+def _with_field(event_: bytes, name: str, value: bytes) -> bytes:
     fields = _decode_fields(payload(event_))
-    fields["usage"] = msgspec.Raw(b"null")
-    return event(_encode(fields))
+    fields[name] = msgspec.Raw(value)
+    return with_payload(event_, _encode(fields))

@@ -16,7 +16,7 @@ import msgspec
 from gateway.account import Account
 from gateway.errors import Detail, UpstreamError
 from gateway.outcome import go_duration_s
-from gateway.peek import rewrite
+from gateway.peek import rewrite, spans
 from gateway.secret import Secret
 from gateway.transport import Client, Origin, Response, request_head
 from gateway.types import Call, Deployment, Endpoint, Observed, Provider, Reply, Room
@@ -56,7 +56,7 @@ class OpenAI(Account, frozen=True, kw_only=True):
         if call.stream and not self.stream_usage:
             changes["stream_options"] = None
         elif call.stream and not call.include_usage:
-            changes["stream_options"] = b'{"include_usage":true}'
+            changes["stream_options"] = _asking_for_usage(call)
         return changes
 
     def detail(self, body: bytes) -> Detail:
@@ -81,6 +81,13 @@ class OpenAI(Account, frozen=True, kw_only=True):
 
     def open(self, name: str, clock: Callable[[], float] = time.monotonic) -> Provider:
         return Passthrough(self, name, clock)
+
+
+def _asking_for_usage(call: Call) -> bytes:
+    """The caller's `stream_options` with usage asked for."""
+    span = call.fields.get("stream_options")
+    said = call.body[span.start : span.end] if span else b"null"
+    return b'{"include_usage":true}' if said == b"null" else rewrite(said, spans(said), {"include_usage": b"true"})
 
 
 def read_detail(body: bytes) -> Detail:
