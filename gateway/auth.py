@@ -2,7 +2,6 @@
 
 import fnmatch
 import hashlib
-import hmac
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -48,7 +47,7 @@ class Keyring:
         return found
 
     def _digest(self, key: bytes) -> bytes:
-        return hmac.digest(self._pepper, key, hashlib.sha256)
+        return hashlib.blake2s(key, key=self._pepper).digest()
 
 
 @lru_cache(maxsize=4096)
