@@ -10,11 +10,11 @@ OwnGpus = Literal["loaded", "marginal"]
 
 def expected_costs(call: Call, candidates: Sequence[Candidate], own_gpus: OwnGpus) -> list[int | None]:
     """Millionths of a nano-dollar, exact, so that nothing is rounded before costs are compared; None if not priced."""
-    prompt, output = call.prompt_tokens, call.expected_output_tokens
+    prompt, output, marginal = call.prompt_tokens, call.expected_output_tokens, own_gpus == "marginal"
     costs: list[int | None] = []
     for candidate in candidates:
-        price = candidate.price
-        if own_gpus == "marginal" and candidate.marginal is not None:
-            price = candidate.marginal
+        price = candidate.marginal if marginal else None
+        if price is None:
+            price = candidate.price
         costs.append(None if price is None else price.input * prompt + price.output * output)
     return costs

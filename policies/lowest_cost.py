@@ -16,8 +16,8 @@ class LowestCost(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Prompt tokens at the price in plus the expected output tokens at the price out, in exact whole numbers. Equal costs
     keep the order they came in. `tolerance` lets those that cost at most that share more than the cheapest (0.1: ten
-    per cent) share the calls by weight. `own_gpus: loaded` counts own GPUs with their idle time, `marginal` with what
-    one more call adds. What has no price comes last.
+    per cent) share the calls by weight. `own_gpus: marginal` counts own GPUs with what one more call adds, `loaded`
+    with their idle time. What has no price comes last.
     """
 
     kind: ClassVar[Literal["may", "can_now", "order"]] = "order"

@@ -79,6 +79,8 @@ def test_the_reasons_say_what_is_scarce_with_numbers() -> None:
     assert reason(candidate("own", queue=12)) == "12 calls in its queue, keeps 5% free"
     assert reason(candidate("cloud", cooling_until=NOW + 2.4, cooling_why="429")) == "cooling 2.4 s more: 429"
     assert reason(candidate("cloud", cooling_until=NOW - 0.1)) == "cooled until 0.1 s ago, so 1% of calls may come"
+    used_up = candidate("cloud", room=Room(tokens_left=0.01, tokens_reset=NOW - 0.1))
+    assert reason(used_up) == "1.0% of tokens left until 0.1 s ago, so 1% of calls may come"
     assert reason(limited(requests_left=0.0501)) == "5.0% of requests left, so 0% of calls may come"
 
 
