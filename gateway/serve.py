@@ -116,7 +116,7 @@ class Running:
 
     def close(self) -> None:
         for server_ in self._servers:
-            server_.should_exit = True
+            server_.leave()
 
 
 @asynccontextmanager

@@ -1,16 +1,23 @@
 """uvicorn as our front: what it does not do by itself. A client that left cancels its call; a broken stream closes.
 
-Source: uvicorn 0.54 `protocols/http/httptools_impl.py`; the three hooks below are all that is used of its inside."""
+An offer of another protocol is declined by answering in HTTP/1.1 (RFC 9110, 7.8), and a head has a bound.
+
+Source: uvicorn 0.54 `protocols/http/httptools_impl.py`; the hooks below are all that is used of its inside."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.errors import error_body
+
+POLL_S = 0.005
 
 
 class Protocol(HttpToolsProtocol):
@@ -50,14 +57,45 @@ class Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
-        body = error_body(msg, "invalid_request_error", None, "invalid_request")
+        self.send_refusal(400, msg)
+
+    def send_refusal(self, status: int, message: str) -> None:
+        """An answer to what is no request; the connection ends with it."""
+        body = error_body(message, "invalid_request_error", None, "invalid_request")
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[400] + head + body)
+        self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
 
 
 class Server(uvicorn.Server):
-    """A server that leaves signals to the one who runs it."""
+    """A server that leaves signals to the one who runs it, and sleeps until it is told to end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """Ends `serve`, once."""
+        self.should_exit = True
+        self._leaving.set()
+
+    async def main_loop(self) -> None:
+        await self._leaving.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes what listens and what is idle, and lets what is written already leave the buffers."""
+        for listener in self.servers:
+            listener.close()
+        for sock in sockets or []:
+            sock.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while self.server_state.connections:  # noqa: ASYNC110  (uvicorn has no event for it)
+                    await asyncio.sleep(POLL_S)
+        for task in list(self.server_state.tasks):
+            task.cancel()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
