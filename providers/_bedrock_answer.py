@@ -91,7 +91,7 @@ class _Whole(msgspec.Struct, rename="camel"):
     output: _Output
     stop_reason: str
     usage: _Usage | None = None
-    trace: msgspec.Raw | None = None
+    trace: msgspec.Raw = sse.ABSENT
 
 
 _decode_whole = msgspec.json.Decoder(_Whole).decode
@@ -109,7 +109,7 @@ def completion(body: bytes, identity: Identity) -> Completion:
     reason = finish_reason(found.stop_reason, bool(message.tool_calls))
     choice = Choice(message=message, finish_reason=reason)
     usage = found.usage.tokens() if found.usage else None
-    extra = {} if found.trace is None else {"trace": found.trace}
+    extra = {} if bytes(found.trace) in sse.NOTHING else {"trace": found.trace}
     return Completion(identity.id, identity.created, identity.model, [choice], usage, extra)
 
 
@@ -162,7 +162,7 @@ class _Stop(msgspec.Struct, rename="camel"):
 
 class _Metadata(msgspec.Struct):
     usage: _Usage | None = None
-    trace: msgspec.Raw | None = None
+    trace: msgspec.Raw = sse.ABSENT
 
 
 _decode_delta = msgspec.json.Decoder(_BlockDelta).decode
@@ -261,7 +261,7 @@ class Stream:
     def _metadata(self, payload: bytes) -> bytes:
         """The last event, which is always sent."""
         found = _decode_metadata(payload)
-        extra = {} if found.trace is None else {"trace": found.trace}
+        extra = {} if bytes(found.trace) in sse.NOTHING else {"trace": found.trace}
         usage = b"" if found.usage is None else self._chunks.usage(found.usage.tokens(), extra)
         self._done = self._finished
         return usage + sse.DONE if self._finished else usage

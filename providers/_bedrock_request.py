@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.sse import ABSENT, NOTHING
 from gateway.types import Missing
 from providers._bedrock_messages import Conversation, conversation
 from providers._emulation import Fields, Word, refusal
 
-Handling = Literal["mapped", "feature", "ignored", "refused"]
+Handling = Literal["mapped", "feature", "ignored", "lossy", "refused"]
 
 PARAMETERS: Mapping[str, Handling] = {
     "audio": "refused",
@@ -31,12 +32,15 @@ PARAMETERS: Mapping[str, Handling] = {
     "metadata": "ignored",
     "modalities": "mapped",
     "model": "mapped",
+    "moderation": "lossy",
     "n": "feature",
     "parallel_tool_calls": "feature",
     "prediction": "ignored",
     "presence_penalty": "feature",
     "prompt_cache_key": "ignored",
+    "prompt_cache_options": "ignored",
     "prompt_cache_retention": "ignored",
+    "reasoning_effort": "lossy",
     "response_format": "mapped",
     "safety_identifier": "ignored",
     "seed": "feature",
@@ -51,10 +55,12 @@ PARAMETERS: Mapping[str, Handling] = {
     "top_logprobs": "feature",
     "top_p": "mapped",
     "user": "ignored",
+    "verbosity": "lossy",
     "web_search_options": "refused",
 }
 """Every parameter of OpenAI's chat. `feature`: Converse has none such, so the plan of _emulation.py has seen to it.
-`ignored`: it does not change the answer; said as dropped. What is not here is refused, or dropped if `lossy`."""
+`ignored`: it does not change the answer; said as dropped. `lossy`: refused, or dropped where the route is lossy; so is
+what is not here."""
 
 OFFERS = frozenset(
     {"chat", "stream", "tools", "tool_choice", "stream_tools", "json_schema", "stop", "vision", "prefill"}
@@ -69,7 +75,7 @@ _encode = msgspec.json.Encoder().encode
 class _FunctionSpec(msgspec.Struct):
     name: str
     description: str | None = None
-    parameters: msgspec.Raw | None = None
+    parameters: msgspec.Raw = ABSENT
     strict: bool | None = None
 
 
@@ -90,7 +96,7 @@ class _Choice(msgspec.Struct):
 class _JsonSchema(msgspec.Struct):
     name: str | None = None
     description: str | None = None
-    schema: msgspec.Raw | None = None
+    schema: msgspec.Raw = ABSENT
 
 
 class _ResponseFormat(msgspec.Struct):
@@ -120,14 +126,14 @@ def converse(fields: Fields, missing: Missing, degraded: dict[str, Word]) -> dic
 def _check_names(fields: Fields, missing: Missing, degraded: dict[str, Word]) -> None:
     """Refuses parameters that Converse knows nothing of, or says that they are dropped."""
     for name, raw in fields.items():
-        handling = PARAMETERS.get(name)
+        handling = PARAMETERS.get(name, "lossy")
         if handling == "ignored":
             degraded[name] = "dropped"
         elif handling == "refused" or (name == "modalities" and b'"audio"' in raw):
             raise refusal(f"'{name}' is not offered by Bedrock's Converse", name)
-        elif handling is None and missing != "lossy":
+        elif handling == "lossy" and missing != "lossy":
             raise refusal(f"'{name[:64]}' is not known to Bedrock's Converse", name[:64], "unknown_parameter")
-        elif handling is None:
+        elif handling == "lossy":
             degraded[name[:64]] = "dropped"
 
 
@@ -185,7 +191,7 @@ def _spec(function: _FunctionSpec, degraded: dict[str, Word]) -> dict[str, Any]:
     spec: dict[str, Any] = {"name": _checked(function.name)}
     if function.description and function.description.strip():
         spec["description"] = function.description
-    spec["inputSchema"] = {"json": _ANY_OBJECT if function.parameters is None else function.parameters}
+    spec["inputSchema"] = {"json": _ANY_OBJECT if bytes(function.parameters) in NOTHING else function.parameters}
     if function.strict:
         degraded["strict"] = "dropped"
     return spec
@@ -205,7 +211,7 @@ def _output(fields: Fields) -> dict[str, Any] | None:
     if wanted is None or wanted.type == "text" or wanted.type == "json_object":
         return None
     said = wanted.json_schema
-    if wanted.type != "json_schema" or said is None or said.schema is None:
+    if wanted.type != "json_schema" or said is None or bytes(said.schema) in NOTHING:
         raise refusal("'response_format' is not in OpenAI's form", "response_format", "invalid_request")
     named = {name: text for name, text in (("name", said.name), ("description", said.description)) if text}
     schema = {"schema": bytes(said.schema).decode(), **named}

@@ -12,6 +12,7 @@ import jsonschema_rs
 import msgspec
 
 from gateway.errors import Detail, UpstreamError
+from gateway.sse import ABSENT, NOTHING
 from providers._completion import Choice, Completion
 
 _encode = msgspec.json.Encoder().encode
@@ -22,9 +23,7 @@ _FENCED = re.compile(r"```(?:json|JSON)?\s*\n(.*?)\n?\s*```", re.DOTALL)
 
 
 class _JsonSchema(msgspec.Struct):
-    schema: msgspec.Raw | None = None
-    name: str = ""
-    description: str = ""
+    schema: msgspec.Raw = ABSENT
 
 
 class _ResponseFormat(msgspec.Struct):
@@ -110,7 +109,7 @@ def form(response_format: bytes) -> Form:
         raise _bad("'response_format' is not in OpenAI's form") from error
     if said.type == "json_object":
         return Form(None)
-    if said.json_schema is None or said.json_schema.schema is None:
+    if said.json_schema is None or bytes(said.json_schema.schema) in NOTHING:
         raise _bad("'response_format.json_schema.schema' is missing")
     return Form(bytes(said.json_schema.schema))
 
