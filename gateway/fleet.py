@@ -11,6 +11,7 @@ import msgspec
 
 from gateway import loading
 from gateway.account import Account
+from gateway.auth import may_use
 from gateway.catalog import Catalog, Row
 from gateway.config import Config, DeploymentConfig, RouteConfig
 from gateway.errors import ClientError, ConfigError, UpstreamError
@@ -83,12 +84,13 @@ class Fleet:
         for provider in self.providers.values():
             await provider.aclose()
 
-    def route(self, model: str) -> Route:
-        """The route of that name or alias. Raises ClientError 404 with near names."""
+    def route(self, model: str, patterns: tuple[str, ...] = ("*",)) -> Route:
+        """The route of that name or alias. Raises ClientError 404 with near names, of those that a key may use."""
         found = self.names.get(model)
         if found is None:
-            near = difflib.get_close_matches(model[:128], self.names, n=3, cutoff=0.5)
-            hint = f" Did you mean {', '.join(near)}?" if near else f" Known: {', '.join(sorted(self.routes)[:8])}."
+            seen = [name for name, route in self.names.items() if may_use(patterns, route.name)]
+            near = difflib.get_close_matches(model[:128], seen, n=3, cutoff=0.5)
+            hint = f" Did you mean {', '.join(near)}?" if near else f" Known: {', '.join(sorted(seen)[:8])}."
             raise ClientError(404, "model_not_found", f"The model '{model[:128]}' does not exist.{hint}", param="model")
         return found
 

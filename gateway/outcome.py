@@ -88,7 +88,13 @@ BY_STATUS: Mapping[int, Outcome] = {
     529: _BUSY,
 }
 
-OVERFLOW_WORDS = ("context_length_exceeded", "maximum context length", "input_tokens", "context window")
+OVERFLOW_WORDS = (
+    "context_length_exceeded",
+    "maximum context length",
+    "input_tokens",
+    "context window",
+    "max_model_len",
+)
 _gone = re.compile(
     r"model_not_found|decommissioned|deploymentnotfound|notfounderror|resource_does_not_exist|unknown model"
     r"|(model|endpoint|deployment|function)\b.{0,200}\b(not found|not exist|is retired|identifier is invalid)",

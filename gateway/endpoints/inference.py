@@ -56,7 +56,8 @@ class Inference:
             try:
                 await Exchange(self.endpoint, self.parts, scope, receive, send).run(task)
             finally:
-                connection.cancel_when_lost(None)
+                if connection.task is task:  # the next call of this connection may have begun
+                    connection.cancel_when_lost(None)
 
 
 class Exchange:
@@ -98,7 +99,7 @@ class Exchange:
         config = self.parts.fleet.config
         body = await http.read_body(self.scope, self.receive, config.server.max_body_bytes)
         peeked = peek(body, self.endpoint)
-        route = self.parts.fleet.route(peeked.model)
+        route = self.parts.fleet.route(peeked.model, self.tenant.routes)
         auth.authorize(self.tenant, route.name)
         call = self._call(route, peeked, body)
         self.decision = self._decided(call, route)

@@ -37,7 +37,7 @@ class Models:
         name = request.path_params["name"]
         try:
             tenant = self._tenant(request)
-            route = self.fleet.route(name)
+            route = self.fleet.route(name, tenant.routes)
             auth.authorize(tenant, route.name)
         except Answerable as error:
             return _refused(request, error)
