@@ -55,10 +55,12 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def staged(*more: Any, deployment: dict[str, Any] | None = None, **account: Any) -> AsyncIterator[Stage]:
-    """A gateway whose route `r` is Oracle, then the deployments of `more`. `account` changes fields of the account."""
+    """A gateway whose route `r` is Oracle, then the deployments of `more`. `account` changes fields of the account;
+    `{origin}` in them is where the sandbox's Oracle is."""
     async with Sandbox(port=0, clouds=["oci", "groq"]) as box:
         accounts = {name: server.cloud.account(server.origin()) for name, server in box.servers.items()}
-        accounts["oci"] = {k: v for k, v in (accounts["oci"] | account).items() if v is not None}
+        changes = {k: v.format(origin=box.origins["oci"]) if isinstance(v, str) else v for k, v in account.items()}
+        accounts["oci"] = {k: v for k, v in (accounts["oci"] | changes).items() if v is not None}
         async with _gateway(accounts, [{"account": "oci", "model": MODEL, **(deployment or {})}, *more]) as stage:
             stage.box = box
             yield stage
@@ -83,11 +85,13 @@ async def scripted(*answers: bytes, **account: Any) -> AsyncIterator[Stage]:
 @contextlib.asynccontextmanager
 async def _gateway(accounts: dict[str, Any], deployments: list[Any]) -> AsyncIterator[Stage]:
     config = {"providers": accounts, "routes": {"r": {"deployments": deployments, "policies": []}}}
-    async with serving(config) as served:
-        async with openai.AsyncOpenAI(base_url=served.base_url, api_key="any", max_retries=0) as client:
-            stage = Stage(served, client)
-            yield stage
-            await stage.check()
+    async with (
+        serving(config) as served,
+        openai.AsyncOpenAI(base_url=served.base_url, api_key="any", max_retries=0) as client,
+    ):
+        stage = Stage(served, client)
+        yield stage
+        await stage.check()
 
 
 def streamed(*events: str, done: bool = True) -> bytes:

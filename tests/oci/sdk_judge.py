@@ -66,7 +66,12 @@ def chat(task):
     return {"answer": oci.util.to_dict(response.data)}
 
 
-TASKS = {"sign": sign, "chat": chat}
+def regions(task):
+    """Every region's realm, and every realm's domain."""
+    return {"realms": oci.regions.REGION_REALMS, "domains": oci.regions.REALMS}
+
+
+TASKS = {"sign": sign, "chat": chat, "regions": regions}
 
 if __name__ == "__main__":
     json.dump([TASKS[task["do"]](task) for task in json.load(sys.stdin)], sys.stdout)

@@ -131,10 +131,14 @@ async def test_headers_of_a_refusal_are_heeded(stage: Stage) -> None:
 async def test_an_error_within_the_stream_is_an_error(stage: Stage) -> None:
     stage.box.set("oci", fault={"kind": "error_event", "after_tokens": 3, "status": 429})
     stream = await stage.ask(stream=True, max_tokens=9)
-    pieces = []
-    with pytest.raises(openai.APIError) as broken:
+    pieces: list[str | None] = []
+
+    async def read() -> None:
         async for chunk in stream:
-            pieces += [choice.delta.content for choice in chunk.choices]
+            pieces.extend([choice.delta.content for choice in chunk.choices])
+
+    with pytest.raises(openai.APIError) as broken:
+        await read()
     assert broken.value.code == "stream_incomplete"
     assert len([piece for piece in pieces if piece]) == 3
 
