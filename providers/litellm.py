@@ -152,7 +152,7 @@ def _translated(error: Exception, litellm: Any) -> UpstreamError:
 class WholeReply:
     """A plain answer, already whole."""
 
-    degraded: Mapping[str, str] = {}  # noqa: RUF012  (litellm refuses what it cannot do)
+    degraded: Mapping[str, str] = {}
 
     def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
         self._body = body
@@ -176,7 +176,7 @@ class WholeReply:
 class StreamedReply:
     """litellm's chunks as server-sent events."""
 
-    degraded: Mapping[str, str] = {}  # noqa: RUF012  (litellm refuses what it cannot do)
+    degraded: Mapping[str, str] = {}
 
     def __init__(
         self,

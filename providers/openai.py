@@ -225,7 +225,7 @@ class PassedReply:
 
     __slots__ = ("_first_byte_s", "_response", "headers", "status")
 
-    degraded: Mapping[str, str] = {}  # noqa: RUF012  (nothing is changed on a pass-through)
+    degraded: Mapping[str, str] = {}
 
     def __init__(self, response: Response, first_byte_s: float) -> None:
         self._response, self._first_byte_s = response, first_byte_s

@@ -42,7 +42,8 @@ class VLLM(OpenAI, frozen=True, kw_only=True):
 
 
 _GAUGES = re.compile(
-    r"^vllm:(?P<name>num_requests_waiting|kv_cache_usage_perc|gpu_cache_usage_perc)(?:\{[^}]*\})? (?P<value>\d+(?:\.\d+)?(?:e[-+]?\d+)?)$",
+    r"^vllm:(?P<name>num_requests_waiting|kv_cache_usage_perc|gpu_cache_usage_perc)(?:\{[^}]*\})?"
+    r" (?P<value>\d+(?:\.\d+)?(?:e[-+]?\d+)?)$",
     re.MULTILINE,
 )
 
