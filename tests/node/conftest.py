@@ -1,0 +1,5 @@
+"""The same gateway and clouds as for the Python SDK."""
+
+from tests.sdk.conftest import box, gateway
+
+__all__ = ["box", "gateway"]
