@@ -5,8 +5,6 @@ Rule 2. Live calls run to their end within the grace period; those cut after it 
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from prometheus_client import Gauge
@@ -14,34 +12,43 @@ from prometheus_client import Gauge
 Task = asyncio.Task[Any]
 
 
+class LiveCall:
+    """The block of one live call; as a class, for a generator would cost as much as the rest of it."""
+
+    __slots__ = ("_empty", "_task", "_tasks")
+
+    def __init__(self, tasks: set[Task], empty: asyncio.Event) -> None:
+        self._tasks, self._empty = tasks, empty
+
+    def __enter__(self) -> Task:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._tasks.add(task)
+        return task
+
+    def __exit__(self, *_: object) -> None:
+        self._tasks.discard(self._task)
+        if not self._tasks:
+            self._empty.set()
+
+
 class Live:
     """Which calls are live. `cutting` is True once the grace period is over."""
 
     def __init__(self, in_flight: Gauge, draining: Gauge) -> None:
         self._tasks: set[Task] = set()
-        self._in_flight, self._draining = in_flight, draining
-        self._empty = asyncio.Event()
-        self._empty.set()
+        in_flight.set_function(lambda: len(self._tasks))
+        self._draining = draining
+        self._empty = asyncio.Event()  # set whenever the last live call ends
         self.draining = self.closed = self.cutting = False
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    @contextmanager
-    def call(self) -> Iterator[Task]:
+    def call(self) -> LiveCall:
         """The current task is a live call until the block ends."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self._in_flight.inc()
-        self._empty.clear()
-        try:
-            yield task
-        finally:
-            self._tasks.discard(task)
-            self._in_flight.dec()
-            if not self._tasks:
-                self._empty.set()
+        return LiveCall(self._tasks, self._empty)
 
     def drain(self) -> None:
         """Readiness fails from now on."""
@@ -54,9 +61,12 @@ class Live:
 
     async def ended(self, within_s: float) -> bool:
         """Waits until no call is live; False when `within_s` was not enough."""
+        self._empty.clear()
         try:
             async with asyncio.timeout(within_s):
-                await self._empty.wait()
+                while self._tasks:
+                    await self._empty.wait()
+                    self._empty.clear()
         except TimeoutError:
             return False
         return True

@@ -1,7 +1,7 @@
 """What every endpoint says in HTTP: whole JSON answers and errors, with our headers. Nothing of routing."""
 
+import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,7 +21,7 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
 def request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's x-request-id if it is printable ASCII of at most 128 characters, else a new one."""
     given = headers.get(b"x-request-id", b"")
-    return given.decode() if _request_id(given) else "req_" + secrets.token_hex(12)
+    return given.decode() if _request_id(given) else "req_" + os.urandom(12).hex()
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
@@ -40,9 +40,8 @@ async def send_error(send: Send, error: Answerable, headers: Headers) -> None:
     await send_json(send, error.status, error.body(), [*headers, *encoded(error.headers().items())])
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit_bytes: int) -> bytes:
     """The whole request body. Raises ClientError 413 before it is buffered, 415 for an encoded one."""
-    headers = headers_of(scope)
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding not in (b"identity", b""):
         raise ClientError(

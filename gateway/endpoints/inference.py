@@ -8,7 +8,7 @@ Rule 3. A client that left (our task is cancelled) gets no further attempt; a ca
 
 import asyncio
 import hashlib
-import secrets
+import os
 import traceback
 from typing import NamedTuple, cast
 
@@ -65,7 +65,7 @@ class Exchange:
 
     def __init__(self, endpoint: Endpoint, parts: Parts, scope: Scope, receive: Receive, send: Send) -> None:
         self.endpoint, self.parts, self.live = endpoint, parts, parts.live
-        self.scope, self.receive, self.send = scope, receive, send
+        self.receive, self.send = receive, send
         self.clock = parts.fleet.clock
         self.began = self.clock()
         self.connection = cast(Protocol, scope["extensions"]["arriero"]["connection"])
@@ -97,7 +97,7 @@ class Exchange:
         if self.live.closed:
             raise ServiceError(503, "overloaded", "This gateway is taking leave: send the call again.", retry_after_s=1)
         config = self.parts.fleet.config
-        body = await http.read_body(self.scope, self.receive, config.server.max_body_bytes)
+        body = await http.read_body(self.headers, self.receive, config.server.max_body_bytes)
         peeked = peek(body, self.endpoint)
         route = self.parts.fleet.route(peeked.model, self.tenant.routes)
         auth.authorize(self.tenant, route.name)
@@ -152,7 +152,7 @@ class Exchange:
     def _decided(self, call: Call, route: Route) -> Decision:
         now = self.clock()
         decision = decide(call, [lane.candidate(now) for lane in route.lanes.values()], route.policies, now)
-        decision.id = "dec_" + secrets.token_hex(12)
+        decision.id = "dec_" + os.urandom(12).hex()
         decision.wall = self.parts.settlement.wall()
         return decision
 
