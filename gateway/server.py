@@ -17,6 +17,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.errors import error_body
 
+MAX_HEAD_BYTES = 65536
+"""What may come of a request's head before it is whole, give or take one read."""
+UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
 POLL_S = 0.005
 
 
@@ -24,10 +27,46 @@ class Protocol(HttpToolsProtocol):
     """One client connection. It stands in each request's scope as `extensions["arriero"]["connection"]`."""
 
     task: asyncio.Task[Any] | None = None
+    in_head = False
+    head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+        else:
+            self.head_bytes = self.head_bytes + len(data) if self.in_head else 0
+            if self.head_bytes > MAX_HEAD_BYTES:
+                self.send_refusal(431, f"The request's head is larger than {MAX_HEAD_BYTES} bytes, the limit here.")
+
+    def _decline(self, rest: bytes) -> None:
+        """Reads the request again without its offer; the parser would take its body for the other protocol."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("This is no proxy.")
+            return
+        lines = [method + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
+        lines += [name + b": " + value for name, value in self.headers if name not in UPGRADE_HEADERS]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.in_head = True
         self.scope["extensions"] = {"arriero": {"connection": self}}
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -4,6 +4,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.endpoints import http
 from gateway.errors import TYPES, error_body
 from gateway.live import Live
 
@@ -30,6 +31,5 @@ async def refused(request: Request, error: Exception) -> Response:
         "Method Not Allowed": (f"{request.method} is not allowed on {path}.", "method_not_allowed"),
     }.get(error.detail, (error.detail, None))
     type_ = TYPES.get(error.status_code, "invalid_request_error")
-    return Response(
-        error_body(message, type_, None, code), error.status_code, dict(error.headers or {}), "application/json"
-    )
+    headers = {"x-request-id": http.request_id(http.headers_of(request.scope)), **(error.headers or {})}
+    return Response(error_body(message, type_, None, code), error.status_code, headers, "application/json")
