@@ -8,12 +8,14 @@
 
 Source: MicrosoftDocs/azure-ai-docs; azure-ai-inference 1.0.0b9. In front of another host, say `form`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from gateway.secret import Secret
 from gateway.types import Call, Deployment, Endpoint
+from providers.credentials.access_token import AccessToken
+from providers.credentials.azure import Entra, Identity
 from providers.openai import OpenAI
 
 Form = Literal["models", "openai_v1", "serverless", "deployments"]
@@ -26,11 +28,13 @@ API_VERSIONS: Mapping[Form, str] = {
 
 
 class Azure(OpenAI, frozen=True, kw_only=True):
-    """`api_key` goes as `api-key`, `token` (of Entra) as bearer; `auth: bearer` sends the key as bearer, as some
-    serverless endpoints want it. `extra_parameters` is what Azure does with fields it does not know."""
+    """`api_key` goes as `api-key`, `token` (of Entra) as bearer, `entra` says how to have such tokens; `auth: bearer`
+    sends the key as bearer, as some serverless endpoints want it. `extra_parameters` is what Azure does with fields it
+    does not know."""
 
     url: str = ""
     token: Secret | None = None
+    entra: Entra | None = None
     auth: Literal["api-key", "bearer"] = "api-key"
     form: Form | None = None
     api_version: str | None = None
@@ -40,8 +44,8 @@ class Azure(OpenAI, frozen=True, kw_only=True):
         if not self.url:
             raise ValueError("'url' is missing: the endpoint, such as https://acme.services.ai.azure.com")
         super().__post_init__()
-        if (self.api_key is None) == (self.token is None):
-            raise ValueError("needs either 'api_key' or 'token'")
+        if sum(found is not None for found in (self.api_key, self.token, self.entra)) != 1:
+            raise ValueError("needs one of 'api_key', 'token' and 'entra'")
 
     def url_form(self) -> Form:
         parts = urlsplit(self.base_url())
@@ -67,7 +71,8 @@ class Azure(OpenAI, frozen=True, kw_only=True):
     def headers(self) -> Sequence[tuple[str, str]]:
         if self.token:
             return [("authorization", f"Bearer {self.token.reveal()}"), *self._extra()]
-        assert self.api_key
+        if self.api_key is None:
+            return self._extra()
         if self.auth == "bearer":
             return [("authorization", f"Bearer {self.api_key.reveal()}"), *self._extra()]
         return [("api-key", self.api_key.reveal()), *self._extra()]
@@ -76,7 +81,11 @@ class Azure(OpenAI, frozen=True, kw_only=True):
         return [("extra-parameters", self.extra_parameters)] if self.url_form() in ("models", "serverless") else []
 
     def secrets(self) -> Sequence[str]:
-        return [secret.reveal() for secret in (self.api_key, self.token) if secret]
+        own = self.entra.client_secret if self.entra else None
+        return [secret.reveal() for secret in (self.api_key, self.token, own) if secret]
+
+    def access_token(self, clock: Callable[[], float]) -> AccessToken | None:
+        return AccessToken(Identity(self.entra, self.url_form() == "serverless"), clock) if self.entra else None
 
     def changes(self, call: Call, deployment: Deployment) -> Mapping[str, bytes | None]:
         """`stream_options` is not in the reference of the two inference forms: `extra-parameters` carries it there."""

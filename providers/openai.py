@@ -20,6 +20,7 @@ from gateway.peek import rewrite, spans
 from gateway.secret import Secret
 from gateway.transport import Client, Origin, Response, request_head
 from gateway.types import Call, Deployment, Endpoint, Observed, Provider, Reply, Room
+from providers.credentials.access_token import AccessToken
 
 _encode = msgspec.json.Encoder().encode
 MAX_ERROR_BYTES = 65536
@@ -78,6 +79,10 @@ class OpenAI(Account, frozen=True, kw_only=True):
     def state(self, metrics: str) -> Observed:
         """What a metrics page tells."""
         return Observed()
+
+    def access_token(self, clock: Callable[[], float]) -> AccessToken | None:
+        """What each call's bearer token is had from; None where `headers` hold the credential. Raises ValueError."""
+        return None
 
     def open(self, name: str, clock: Callable[[], float] = time.monotonic) -> Provider:
         return Passthrough(self, name, clock)
@@ -147,6 +152,7 @@ class Passthrough:
         self.account, self.name, self.clock = account, name, clock
         parts = urlsplit(account.base_url())
         self.host = parts.netloc
+        self.token = account.access_token(clock)
         self.client = Client(
             Origin(
                 url=f"{parts.scheme}://{parts.netloc}",
@@ -159,20 +165,36 @@ class Passthrough:
 
     @property
     def secrets(self) -> Sequence[str]:
-        return self.account.secrets()
+        return [*self.account.secrets(), *(self.token.secrets() if self.token else ())]
 
     async def start(self) -> None:
-        """Nothing to prepare: a connection is opened by the first call."""
+        """A connection is opened by the first call; a token is fetched now, which nobody waits for."""
+        if self.token is not None:
+            self.token.start()
 
     async def send(self, call: Call, deployment: Deployment) -> Reply:
         body = rewrite(call.body, call.fields, self.account.changes(call, deployment))
-        response = await self.client.request(self._head(call, deployment, len(body)), body, call.deadline)
+        if self.token is None:
+            return await self._sent(call, deployment, body, ())
+        token = await self.token.get(call.deadline)
+        try:
+            return await self._sent(call, deployment, body, _bearer(token))
+        except UpstreamError as error:
+            renewed = await self.token.renew(token, call.deadline) if error.status == 401 else None
+            if renewed is None:
+                raise
+        return await self._sent(call, deployment, body, _bearer(renewed))
+
+    async def _sent(self, call: Call, deployment: Deployment, body: bytes, bearer: Sequence[tuple[str, str]]) -> Reply:
+        head = self._head(call, deployment, len(body), bearer)
+        response = await self.client.request(head, body, call.deadline)
         if response.status != 200:
             raise await self._refused(response)
         return PassedReply(response, self.account.timeouts.first_byte_s)
 
-    def _head(self, call: Call, deployment: Deployment, length: int) -> bytes:
+    def _head(self, call: Call, deployment: Deployment, length: int, bearer: Sequence[tuple[str, str]]) -> bytes:
         headers = [
+            *bearer,
             *self.account.headers(),
             ("content-type", "application/json"),
             ("accept", "text/event-stream" if call.stream else "application/json"),
@@ -217,7 +239,13 @@ class Passthrough:
             response.close()
 
     async def aclose(self) -> None:
+        if self.token is not None:
+            await self.token.aclose()
         await self.client.aclose()
+
+
+def _bearer(token: str) -> Sequence[tuple[str, str]]:
+    return (("authorization", f"Bearer {token}"),)
 
 
 class PassedReply:

@@ -2,27 +2,31 @@
 
 Source: litellm 1.109.1 `create_vertex_url`, run; providers.md A3 of the design."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from gateway.secret import Secret
+from providers.credentials.access_token import AccessToken
+from providers.credentials.gcp import Google
 from providers.openai import OpenAI
 
 
 class Vertex(OpenAI, frozen=True, kw_only=True):
-    """`token` is an OAuth access token; as `file:/path` it is read again whenever the file changes, so that whatever
-    refreshes it (a sidecar, a cron job) needs no restart. `url` replaces the host, up to and without /v1/projects."""
+    """Without `token` the access token is had as Google's own tools do, from `credentials_file` where that is said.
+    `token` is one that something else refreshes: as `file:/path` it is read again whenever the file changes. `url`
+    replaces the host, up to and without /v1/projects."""
 
     project: str = ""
     location: str = "us-central1"
     token: Secret | None = None
+    credentials_file: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.project:
             raise ValueError("'project' is missing: the id of the Google Cloud project")
-        if self.token is None:
-            raise ValueError("'token' is missing: an OAuth access token, best as file:/path that something refreshes")
+        if self.token is not None and self.credentials_file is not None:
+            raise ValueError("needs one of 'token' and 'credentials_file', not both")
 
     def base_url(self) -> str:
         path = (
@@ -38,8 +42,10 @@ class Vertex(OpenAI, frozen=True, kw_only=True):
         return f"{self.location}-aiplatform.googleapis.com"
 
     def headers(self) -> Sequence[tuple[str, str]]:
-        assert self.token
-        return [("authorization", f"Bearer {self.token.reveal()}")]
+        return [("authorization", f"Bearer {self.token.reveal()}")] if self.token else []
 
     def secrets(self) -> Sequence[str]:
         return [self.token.reveal()] if self.token else []
+
+    def access_token(self, clock: Callable[[], float]) -> AccessToken | None:
+        return None if self.token else AccessToken(Google(self.credentials_file), clock)

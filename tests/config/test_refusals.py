@@ -203,7 +203,7 @@ ACCOUNTS = [
         account("api_key: k", "azure"),
         "providers.a: 'url' is missing: the endpoint, such as https://acme.services.ai.azure.com",
     ),
-    (account("url: 'https://x.test'", "azure"), "providers.a: needs either 'api_key' or 'token'"),
+    (account("url: 'https://x.test'", "azure"), "providers.a: needs one of 'api_key', 'token' and 'entra'"),
     (
         account("url: 'https://x.test', api_key: k, form: model", "azure"),
         "providers.a.form: unknown value 'model'; did you mean 'models'?",

@@ -33,7 +33,7 @@ UNSEEN = (
     "neither the route's name",
     "the catalogue has no row",
     "`enabled: false`",
-    "needs either 'api_key' or 'token'",
+    "needs one of 'api_key', 'token' and 'entra'",
     "holds an empty name",
     "consecutive must be",
     "keep must be",

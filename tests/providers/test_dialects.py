@@ -236,9 +236,9 @@ def test_vllm_tells_its_load() -> None:
     ("text", "reason"),
     [
         ("type: azure\napi_key: k", "'url' is missing"),
-        ("type: azure\nurl: https://a", "needs either 'api_key' or 'token'"),
+        ("type: azure\nurl: https://a", "needs one of 'api_key', 'token' and 'entra'"),
         ("type: vertex\ntoken: t", "'project' is missing"),
-        ("type: vertex\nproject: p", "'token' is missing"),
+        ("type: databricks\nurl: https://a\nclient_id: c", "'client_id' and 'client_secret' go together"),
         ("type: databricks\napi_key: k", "'url' is missing"),
     ],
 )
