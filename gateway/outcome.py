@@ -97,6 +97,7 @@ OVERFLOW_WORDS = (
 )
 _gone = re.compile(
     r"model_not_found|decommissioned|deploymentnotfound|notfounderror|resource_does_not_exist|unknown model"
+    r"|notauthorizedornotfound|entity with key"
     r"|(model|endpoint|deployment|function)\b.{0,200}\b(not found|not exist|is retired|identifier is invalid)",
     re.DOTALL,
 ).search
@@ -105,7 +106,8 @@ the caller's model name was ours to map.
 
 Sources: Groq (model_decommissioned, model_not_found), vLLM ("The model `x` does not exist"), Azure (DeploymentNotFound,
 "Unknown model"), NIM ("Function '…': Not found for account"), Vertex ("Publisher Model `…` not found"), Databricks
-(RESOURCE_DOES_NOT_EXIST), Bedrock ("The provided model identifier is invalid")."""
+(RESOURCE_DOES_NOT_EXIST), Bedrock ("The provided model identifier is invalid"), Oracle (NotAuthorizedOrNotFound, "Entity
+with key … not found", "Model … 1.0.0 is retired": oracle/ai-optimizer#263)."""
 FILTER_WORDS = ("content_filter", "content management policy")
 
 
