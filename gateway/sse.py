@@ -117,28 +117,36 @@ class Said(NamedTuple):
     error: UpstreamError | None = None
 
 
+MOST_COUNTED = 10**12
+"""More tokens or characters than any answer holds: what a cloud says beyond is a mistake, as is less than none."""
+
+
+def _counted(said: float | None) -> int:
+    return 0 if said is None else int(min(max(said, 0), MOST_COUNTED))
+
+
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = 0
+    cached_tokens: int | float | None = 0
 
 
 class UsageShape(msgspec.Struct):
     """OpenAI's usage object, the parts that are billed."""
 
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
-    total_tokens: int | None = None
+    prompt_tokens: int | float | None = 0
+    completion_tokens: int | float | None = 0
     prompt_tokens_details: _Details | None = None
-    prompt_characters: int | None = None
-    completion_characters: int | None = None
+    prompt_characters: int | float | None = None
+    completion_characters: int | float | None = None
 
     def usage(self) -> Usage:
         cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else 0
+        prompt, output = self.prompt_characters, self.completion_characters
         return Usage(
-            self.prompt_tokens or 0,
-            self.completion_tokens or 0,
-            cached or 0,
-            prompt_characters=self.prompt_characters,
-            output_characters=self.completion_characters,
+            _counted(self.prompt_tokens),
+            _counted(self.completion_tokens),
+            _counted(cached),
+            prompt_characters=None if prompt is None else _counted(prompt),
+            output_characters=None if output is None else _counted(output),
         )
 
 

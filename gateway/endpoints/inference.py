@@ -75,7 +75,7 @@ class Exchange:
         self.decision: Decision | None = None
         self.opened: Opened | None = None
         self.usage: Usage | None = None
-        self.started = False
+        self.started = self.ended = self.settled = False
 
     async def run(self, task: Task) -> None:
         """Answers, and settles however that ended."""
@@ -177,7 +177,7 @@ class Exchange:
         assert opened.plain is not None
         call = self.decision.call
         body = answer.renamed(opened.plain, call.model)
-        self.usage = self.parts.settlement.attempt(call, opened, self.clock(), whole=True)
+        self._settle_attempt(whole=True)
         opened.lease.close()
         cost = (b"x-arriero-cost-usd", usd(opened.attempt.cost_nano).encode())
         self.started = True
@@ -192,8 +192,8 @@ class Exchange:
             await self.send({"type": "http.response.start", "status": 200, "headers": head})
             while piece := await opened.stream.piece():
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-        fault = opened.stream.fault
-        await self._close_stream(b"", whole=fault is None)
+            fault = opened.stream.fault
+            await self._close_stream(b"", whole=fault is None)
         self._settle_attempt(whole=fault is None)
         await opened.stream.finish()
         return Ended(200, "stream_incomplete" if fault else "")
@@ -207,6 +207,7 @@ class Exchange:
         if not whole:
             self.connection.close_after_answer()
         await self.send({"type": "http.response.body", "body": last})
+        self.ended = True
 
     async def _cut(self) -> Ended:
         """The grace period is over: what was begun is said to be incomplete, what was not is refused."""
@@ -215,6 +216,8 @@ class Exchange:
                 503, "overloaded", "This gateway went away before the call was answered.", retry_after_s=1
             )
             return await self._refused(error)
+        if self.ended:
+            return Ended(200)
         await self._close_stream(relay.incomplete("This gateway went away."), whole=False)
         return Ended(200, "stream_incomplete")
 
@@ -229,13 +232,16 @@ class Exchange:
         ]
         self.parts.settlement.log.write("bug", id=self.id, error=type(error).__name__, at=" ".join(frames[-6:]))
         if self.started:
-            await self._close_stream(relay.incomplete("The gateway failed."), whole=False)
+            if not self.ended:
+                await self._close_stream(relay.incomplete("The gateway failed."), whole=False)
             return Ended(500, "internal_error")
         message = f"The gateway failed on this request; its id is {self.id}."
         return await self._refused(ServiceError(500, "internal_error", message))
 
     def _settle_attempt(self, *, whole: bool) -> None:
-        if self.opened is not None and self.usage is None and self.decision is not None:
+        """At most once, also when it fails half-way: spend is never counted twice."""
+        if self.opened is not None and not self.settled and self.decision is not None:
+            self.settled = True
             self.usage = self.parts.settlement.attempt(self.decision.call, self.opened, self.clock(), whole=whole)
 
     def _settle(self, ended: Ended) -> None:
