@@ -77,6 +77,11 @@ class Protocol(HttpToolsProtocol):
         """The task that is answering on this connection; None when it no longer minds."""
         self.task = task
 
+    def read_on(self) -> None:
+        """After a whole request: uvicorn stops reading at 64 KiB of body and would not see that the client left."""
+        if not self.pipeline:
+            self.flow.resume_reading()
+
     @property
     def lost(self) -> bool:
         return self.transport.is_closing()

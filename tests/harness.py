@@ -165,8 +165,7 @@ class Caller:
         self.headers: dict[str, str] = {}
 
     async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
+        await _send(self.writer, data)
 
     async def head(self) -> int:
         """Reads the head of an answer: its status; its headers are kept."""
@@ -249,6 +248,14 @@ async def ask(served: Served, body: bytes | None = None, path: str = "/v1/chat/c
             return await client.answer()
 
 
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    try:
+        writer.write(data)
+        await writer.drain()
+    except RuntimeError as error:  # how uvloop says it
+        raise ConnectionResetError from error
+
+
 def _reset(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -278,8 +285,7 @@ class Connection:
         return data
 
     async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
+        await _send(self.writer, data)
 
     def reset(self) -> None:
         """RST: what is on its way is lost."""

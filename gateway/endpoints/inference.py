@@ -98,6 +98,7 @@ class Exchange:
             raise ServiceError(503, "overloaded", "This gateway is taking leave: send the call again.", retry_after_s=1)
         config = self.parts.fleet.config
         body = await http.read_body(self.headers, self.receive, config.server.max_body_bytes)
+        self.connection.read_on()
         peeked = peek(body, self.endpoint)
         route = self.parts.fleet.route(peeked.model, self.tenant.routes)
         auth.authorize(self.tenant, route.name)
