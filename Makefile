@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE := tests/node/node_modules/.installed
-PIP := pip install --quiet --disable-pip-version-check --require-hashes
+PIP := python -m pip --quiet --disable-pip-version-check
+LOCKED := install --require-hashes -r
+OURSELVES := install --no-deps --no-build-isolation --editable .
 
 .PHONY: run install test check bench soak lock
 
@@ -38,25 +40,25 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Arriero needs Python 3.11 or newer")'
 	@echo "Setting up $(VENV) (once)" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/$(PIP) -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/$(PIP) $(LOCKED) requirements.lock
+	@$(BIN)/$(PIP) $(OURSELVES)
 	@touch $@
 
 .venv-dev/.installed: requirements-dev.lock pyproject.toml
 	@$(PYTHON) -m venv .venv-dev
-	@.venv-dev/bin/$(PIP) -r requirements-dev.lock
-	@.venv-dev/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@.venv-dev/bin/$(PIP) $(LOCKED) requirements-dev.lock
+	@.venv-dev/bin/$(PIP) $(OURSELVES)
 	@touch $@
 
 .venv-litellm/.installed: requirements-litellm.lock pyproject.toml
 	@$(PYTHON) -m venv .venv-litellm
-	@.venv-litellm/bin/$(PIP) -r requirements-litellm.lock
-	@.venv-litellm/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@.venv-litellm/bin/$(PIP) $(LOCKED) requirements-litellm.lock
+	@.venv-litellm/bin/$(PIP) $(OURSELVES)
 	@touch $@
 
 .venv-oci/.installed: requirements-oci.lock   # Oracle's SDK, which judges ours: 38 MB to fetch, 300 MB on disk
 	@$(PYTHON) -m venv .venv-oci
-	@.venv-oci/bin/$(PIP) --no-compile -r requirements-oci.lock
+	@.venv-oci/bin/$(PIP) $(LOCKED) requirements-oci.lock --no-compile
 	@touch $@
 
 $(NODE): tests/node/package-lock.json   # without npm the Node SDK's tests skip at a desk and fail on CI

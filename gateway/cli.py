@@ -145,12 +145,13 @@ def _configured(file: str | None) -> Iterator[Origin]:
     if found.document is not None:
         made = f"made from the credentials in the environment ({', '.join(found.document['providers'])})"
         with loading.naming(made):
-            config = loading.build(found.document)
-        yield Origin(config, made, found.notes)
+            config, left_out = environment.openable(loading.build(found.document))
+        yield Origin(config, made, [*found.notes, *left_out])
         return
     with _sandbox_box() as text:
         note = "these are clouds in a box on this machine: set GROQ_API_KEY, VLLM_URL, … or write arriero.yaml to leave"
-        yield Origin(loading.parse(text), "the built-in sandbox", [note, *found.notes])
+        config, left_out = environment.openable(loading.parse(text))
+        yield Origin(config, "the built-in sandbox", [note, *found.notes, *left_out])
 
 
 @contextlib.contextmanager

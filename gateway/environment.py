@@ -1,16 +1,20 @@
 """A config made from the credentials in the environment and the catalogue, for who starts without a file."""
 
 import http.client
-import importlib.util
 import json
+import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
+from gateway.account import Account
 from gateway.catalog import Catalog
-from gateway.config import NAME_RULE, is_name
+from gateway.config import NAME_RULE, Config, RouteConfig, is_name
 from gateway.errors import ConfigError
+from gateway.fleet import open_account
 
 VLLM_WAIT_S = 2.0
 MAX_LIST_BYTES = 1_000_000
@@ -53,6 +57,32 @@ def find(env: Mapping[str, str], catalog: Catalog, today: date) -> Found:
     if not routes:
         raise ConfigError("", f"the credentials found ({', '.join(accounts)}) serve no model that the catalogue knows")
     return Found({"providers": accounts, "routes": routes}, notes)
+
+
+def openable(config: Config) -> tuple[Config, Sequence[str]]:
+    """A config that nobody wrote, without the accounts that cannot be opened here, and notes that say why.
+
+    Raises ConfigError when none can."""
+    accounts: dict[str, Account] = {}
+    notes: list[str] = []
+    for name, account in config.accounts.items():
+        try:
+            open_account(account, name, time.monotonic)
+        except ConfigError as error:
+            notes.append(f"{name} is left out: {error.reason}")
+        else:
+            accounts[name] = account
+    if not accounts:
+        raise ConfigError("", "; ".join(notes))
+    routes = {name: _at(route, accounts) for name, route in config.routes.items()}
+    kept = {name: route for name, route in routes.items() if route.deployments}
+    return structs.replace(config, accounts=accounts, routes=kept), notes
+
+
+def _at(route: RouteConfig, accounts: Container[str]) -> RouteConfig:
+    """A route without the deployments at other accounts."""
+    left = tuple(value for value in route.deployments if value["account"] in accounts)
+    return structs.replace(route, deployments=left)
 
 
 def _first(env: Mapping[str, str], *names: str) -> str | None:
@@ -139,7 +169,6 @@ def _bedrock(env: Mapping[str, str]) -> dict[str, Any] | None:
         if env.get("AWS_SESSION_TOKEN"):
             found |= {"session_token": "env:AWS_SESSION_TOKEN"}
     elif chain is not None:
-        _needs("botocore", "aws", chain)
         found = {"profile": env["AWS_PROFILE"]} if chain == "AWS_PROFILE" else {}
     else:
         return None
@@ -160,7 +189,6 @@ def _oci(env: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     if compartment is None:
         raise _Incomplete(f"{said} is set but OCI_COMPARTMENT_ID is not")
-    _needs("cryptography", "oci", compartment)
     found: dict[str, Any] = {"type": "oci", "compartment": env[compartment]}
     if user:
         _both(env, "OCI_CLI_USER", "OCI_CLI_TENANCY")
@@ -182,11 +210,6 @@ def _both(env: Mapping[str, str], one: str, other: str) -> None:
     for had, lacks in ((one, other), (other, one)):
         if env.get(had) and not env.get(lacks):
             raise _Incomplete(f"{had} is set but {lacks} is not")
-
-
-def _needs(package: str, extra: str, because: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise _Incomplete(f"{because} is set but {package} is not installed: pip install 'arriero[{extra}]'")
 
 
 ACCOUNTS: Mapping[str, Callable[[Mapping[str, str]], dict[str, Any] | None]] = {

@@ -40,7 +40,7 @@ class Fleet:
         self._watches: list[asyncio.Task[None]] = []
         self.metrics = metrics
         self.health = Health(clock)
-        self.providers = {name: _open(account, name, clock) for name, account in config.accounts.items()}
+        self.providers = {name: open_account(account, name, clock) for name, account in config.accounts.items()}
         self.routes = {name: self._route(name, route) for name, route in config.routes.items()}
         self._check_baseline()
         self.names = self._names()
@@ -210,7 +210,8 @@ class Fleet:
         return self.catalog.row(cloud, weights) if weights else None
 
 
-def _open(account: Account, name: str, clock: Callable[[], float]) -> Provider:
+def open_account(account: Account, name: str, clock: Callable[[], float]) -> Provider:
+    """The running side of an account. Raises ConfigError for what is missing on this machine."""
     opener: Any = account  # every provider's account has `open`; see providers/openai.py
     try:
         provider: Provider = opener.open(name, clock)

@@ -12,6 +12,7 @@ import pytest
 from gateway import environment, loading
 from gateway.catalog import Catalog
 from gateway.environment import Found
+from gateway.errors import ConfigError
 
 TODAY = date(2026, 11, 22)
 NOWHERE = "http://127.0.0.1:1"
@@ -246,3 +247,29 @@ def test_vllm_that_does_not_answer_is_assumed_to_serve_the_smallest_llama():
     assert found.notes == [
         f"vllm: {NOWHERE}/v1/models does not answer; meta-llama/Llama-3.1-8B-Instruct is assumed (say VLLM_MODEL)"
     ]
+
+
+def test_an_account_that_cannot_be_opened_here_is_left_out_and_said():
+    config = loading.parse("""
+        providers:
+          a: {type: openai, url: http://127.0.0.1:1/v1}
+          b: {type: openai, url: https://127.0.0.1:1/v1, ca_file: /no/such}
+        routes:
+          both: {deployments: [{account: a, model: m}, {account: b, model: m}]}
+          gone: {deployments: [{account: b, model: m}]}
+        """)
+    left, notes = environment.openable(config)
+    assert list(left.accounts) == ["a"]
+    assert {name: route.deployments for name, route in left.routes.items()} == {
+        "both": ({"account": "a", "model": "m"},)
+    }
+    assert notes == ["b is left out: /no/such cannot be read: No such file or directory"]
+
+
+def test_nothing_that_can_be_opened_is_refused_with_every_reason():
+    config = loading.parse("""
+        providers: {b: {type: openai, url: https://127.0.0.1:1/v1, ca_file: /no/such}}
+        routes: {r: {deployments: [{account: b, model: m}]}}
+        """)
+    with pytest.raises(ConfigError, match="b is left out: /no/such cannot be read"):
+        environment.openable(config)
