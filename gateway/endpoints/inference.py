@@ -193,6 +193,7 @@ class Exchange:
             await self.send({"type": "http.response.start", "status": 200, "headers": head})
             while piece := await opened.stream.piece():
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self.send({"type": "http.response.body", "body": b"", "more_body": True})  # waits until there is room
             fault = opened.stream.fault
             await self._close_stream(b"", whole=fault is None)
         self._settle_attempt(whole=fault is None)

@@ -104,5 +104,6 @@ async def test_a_client_that_does_not_read_the_end_of_its_stream_is_cut() -> Non
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.sendall(request(chat(stream=True), x_arriero_timeout_s="2"))
             async with asyncio.timeout(PATIENCE_S):
-                await eventually(lambda: served.calls(), "the call still hangs")
+                await eventually(served.calls, "the call still hangs")
+        assert [call["status"] for call in served.calls()] == [499]
         await served.at_rest()
