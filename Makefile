@@ -14,7 +14,7 @@ run: install                        ## serve; on the sandbox when no credentials
 
 install: $(VENV)/.installed         ## only make .venv
 
-test: .venv-dev/.installed .venv-litellm/.installed .venv-oci/.installed node_modules/.installed   ## all tests
+test: .venv-dev/.installed .venv-litellm/.installed .venv-oci/.installed $(NODE)   ## all tests
 	.venv-dev/bin/python -m pytest -n 2
 
 check: .venv-dev/.installed         ## format, lint, types
