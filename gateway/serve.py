@@ -6,6 +6,7 @@ Rule 2. A second signal, or the end of the grace period, cuts what is left; ever
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import signal
 import socket
