@@ -156,7 +156,10 @@ class Generic:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        from providers.credentials.oci import signed  # late: `cryptography` is an extra
+
         self.account, self.source, self.clock, self.wall = account, source, clock, wall
+        self._signed = signed
         parts = urlsplit(base_url)
         self.host, self.target = parts.netloc, parts.path + CHAT_PATH
         self.client = Client(
@@ -206,14 +209,12 @@ class Generic:
         return await self.client.request(self._head(call, renewed, body, trace), body, call.deadline)
 
     def _head(self, call: Call, identity: "Identity", body: bytes, trace: str) -> bytes:
-        from providers.credentials.oci import signed
-
         headers = [
             ("accept", "text/event-stream" if call.stream else "application/json"),
             ("accept-encoding", "identity"),
             ("user-agent", "arriero"),
             ("opc-request-id", trace.upper()),
-            *signed(identity, self.target, self.host, body, self.wall()),
+            *self._signed(identity, self.target, self.host, body, self.wall()),
         ]
         return request_head("POST", self.target, self.host, headers, len(body))
 
