@@ -21,6 +21,9 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
     client_secret: Secret | None = None
     stream_usage: bool = False
 
+    token_refusals = frozenset({401, 403})
+    """Databricks answers 403 to a token that it does not know."""
+
     def __post_init__(self) -> None:
         if not self.url:
             raise ValueError("'url' is missing: https://{workspace} of your Databricks")

@@ -36,6 +36,8 @@ class OpenAI(Account, frozen=True, kw_only=True):
     stream_usage: bool = True
 
     default_url = "https://api.openai.com/v1"
+    token_refusals = frozenset({401})
+    """The statuses at which another access token is worth one more try."""
 
     def base_url(self) -> str:
         return (self.url or self.default_url).rstrip("/")
@@ -180,7 +182,8 @@ class Passthrough:
         try:
             return await self._sent(call, deployment, body, _bearer(token))
         except UpstreamError as error:
-            renewed = await self.token.renew(token, call.deadline) if error.status == 401 else None
+            again = error.status in self.account.token_refusals
+            renewed = await self.token.renew(token, call.deadline) if again else None
             if renewed is None:
                 raise
         return await self._sent(call, deployment, body, _bearer(renewed))

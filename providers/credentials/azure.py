@@ -126,7 +126,7 @@ def _credential(entra: Entra) -> Any:
     known: Any = identity
     options: dict[str, Any] = dict(LIMITS)
     if entra.authority is not None:  # it is the operator's word: nobody else is asked whether it is Microsoft's
-        options |= {"authority": entra.host(), "disable_instance_discovery": True}
+        options |= {"authority": f"https://{entra.host()}", "disable_instance_discovery": True}
     if entra.client_secret is not None:
         secret = entra.client_secret.reveal()
         return known.ClientSecretCredential(entra.tenant, entra.client_id, secret, **options)

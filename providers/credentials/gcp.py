@@ -91,7 +91,7 @@ def _load(path: str) -> Any:
     By Google's classes for each type, as it recommends: the general `load_credentials_from_file` also asks another
     service for a federated project's name, and fails where that service does."""
     info = json.loads(Path(path).read_bytes())
-    load = _KINDS.get(info.get("type"))
+    load = _KINDS.get(str(info.get("type"))) if isinstance(info, dict) else None
     if load is None:
         raise ValueError("an unknown type of credentials")
     return load(info)
