@@ -15,6 +15,7 @@ from gateway.errors import ClientError
 from gateway.types import Endpoint, Span
 
 _as_str = msgspec.json.Decoder(str).decode
+_as_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _blank = re.compile(rb"[ \t\n\r]*").match
@@ -23,7 +24,8 @@ _separator = re.compile(rb"[ \t\n\r]*[,}][ \t\n\r]*").match
 _content_parts = re.compile(rb'"content"\s*:\s*\[').search
 _image_part = re.compile(rb'"type"\s*:\s*"(?:image_url|input_image)"').search
 _audio_part = re.compile(rb'"type"\s*:\s*"input_audio"').search
-_inline_data = re.compile(rb'"data:[^"]*"|"data"\s*:\s*"[^"]*"').finditer
+_inline_data = re.compile(rb'"data:[\w.+/;=-]*;base64,[^"]*"|"data"\s*:\s*"[^"]*"').finditer
+_tokens = re.compile(rb"\[[ \t\n\r]*[0-9]").match
 
 Raws = Mapping[str, msgspec.Raw]
 
@@ -36,7 +38,8 @@ FORBIDDEN = frozenset({"base_url", "api_base", "api_key", "api_version", "extra_
 
 
 class Peeked(NamedTuple):
-    """What a body says. Token counts are estimates from bytes; `max_output_tokens` is per choice."""
+    """What a body says. Token counts are estimates from bytes; `max_output_tokens` is per choice, and `choices` counts
+    those of every prompt."""
 
     model: str
     stream: bool
@@ -45,6 +48,7 @@ class Peeked(NamedTuple):
     stop_count: int
     choices: int
     prompt_tokens: int
+    longest_prompt_tokens: int
     max_output_tokens: int | None
     fields: Mapping[str, Span]
 
@@ -191,6 +195,7 @@ class _ResponseFormat(msgspec.Struct):
 
 Decode = Callable[[msgspec.Raw], Any]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+_CountOrNone = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 _as_count: tuple[Decode, str] = (msgspec.json.Decoder(_Count | None).decode, "a whole number of at least 1")
 
 _TYPED: Mapping[str, tuple[Decode, str]] = {
@@ -199,7 +204,7 @@ _TYPED: Mapping[str, tuple[Decode, str]] = {
     "stream_options": (msgspec.json.Decoder(_StreamOptions | None).decode, "an object with include_usage"),
     "stop": (msgspec.json.Decoder(str | list[str] | None).decode, "a string or a list of strings"),
     "n": _as_count,
-    "max_tokens": _as_count,
+    "max_tokens": (msgspec.json.Decoder(_CountOrNone | None).decode, _as_count[1]),
     "max_completion_tokens": _as_count,
     "response_format": (msgspec.json.Decoder(_ResponseFormat | None).decode, "an object with a type"),
 }
@@ -224,17 +229,27 @@ def peek(body: bytes, endpoint: Endpoint) -> Peeked:
     beyond_text = _beyond_text(body, prompt, endpoint)
     options: _StreamOptions | None = read.get("stream_options")
     stop: str | list[str] | None = read.get("stop")
+    sizes = _prompt_sizes(body, prompt, beyond_text, endpoint)
     return Peeked(
         read["model"],
         bool(read.get("stream")),
         options is not None and bool(options.include_usage),
         _features(raw, read, endpoint, beyond_text),
         0 if stop is None else 1 if isinstance(stop, str) else len(stop),
-        read.get("n") or 1,
-        prompt_tokens(prompt.end - prompt.start, beyond_text),
-        read.get("max_completion_tokens") or read.get("max_tokens"),
+        (read.get("n") or 1) * (len(sizes) if endpoint == "completions" else 1),
+        sum(sizes),
+        max(sizes),
+        _most_tokens(read, endpoint),
         fields,
     )
+
+
+def _most_tokens(read: Mapping[str, Any], endpoint: Endpoint) -> int | None:
+    """The output asked for, per choice; none at all only where `echo` lets a completion be of its prompt alone."""
+    most: int | None = read.get("max_completion_tokens") or read.get("max_tokens")
+    if most == 0 and endpoint != "completions":
+        raise ClientError(400, "invalid_request", f"'max_tokens' must be {_as_count[1]}.", param="max_tokens")
+    return most
 
 
 def _read(raw: Raws) -> dict[str, Any]:
@@ -271,6 +286,17 @@ def _beyond_text(body: bytes, prompt: Span, endpoint: Endpoint) -> bytes:
     if endpoint == "chat/completions" and not _content_parts(body, prompt.start, prompt.end):
         return b""
     return body[prompt.start : prompt.end]
+
+
+def _prompt_sizes(body: bytes, prompt: Span, beyond_text: bytes, endpoint: Endpoint) -> list[int]:
+    """The estimated tokens of each prompt of a call: completions and embeddings take lists of texts or of tokens."""
+    if endpoint == "chat/completions" or body.startswith(b'"', prompt.start):
+        return [prompt_tokens(prompt.end - prompt.start, beyond_text)]
+    if _tokens(beyond_text):
+        return [beyond_text.count(b",") + 1]
+    texts = [bytes(raw) for raw in _as_raws(beyond_text)]
+    sizes = [text.count(b",") + 1 if _tokens(text) else prompt_tokens(len(text), text) for text in texts]
+    return sizes or [1]
 
 
 def prompt_tokens(size_bytes: int, beyond_text: bytes) -> int:
@@ -343,7 +369,7 @@ def _tool_features(raw: Raws, *, stream: bool) -> set[str]:
         found.add("stream_tools")
     if _said(raw, "tool_choice") not in (b"null", b'"auto"', b'"none"'):
         found.add("tool_choice")
-    if "parallel_tool_calls" in raw:
+    if _said(raw, "parallel_tool_calls") != b"null":
         found.add("parallel_tools")
     return found
 

@@ -11,8 +11,9 @@ from policies._reasons import short, without
 class ContextWindow(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Keeps the deployments whose limits hold the prompt and the output that was asked for.
 
-    Both are counted per choice, and output that was not asked for counts as none. The prompt is an estimate from bytes:
-    `margin` adds a share of it for safety, 0.1 is ten per cent. A limit that is not known lets everything pass.
+    Both are counted per choice, and output that was not asked for counts as none. Of several prompts in one call the
+    longest counts. The prompt is an estimate from bytes: `margin` adds a share of it for safety, 0.1 is ten per cent. A
+    limit that is not known lets everything pass.
     """
 
     kind: ClassVar[Literal["may", "can_now", "order"]] = "may"
@@ -26,9 +27,10 @@ class ContextWindow(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def apply(self, call: Call, candidates: Sequence[Candidate], now: float) -> Selection:
         output = call.max_output_tokens or 0
-        needed = call.prompt_tokens + output
+        prompt = call.longest_prompt_tokens or call.prompt_tokens
+        needed = prompt + output
         if self.margin:
-            needed += int(call.prompt_tokens * self.margin)
+            needed += int(prompt * self.margin)
         removed: dict[str, str] = {}
         for candidate in candidates:
             deployment = candidate.deployment

@@ -127,6 +127,7 @@ class Exchange:
             stop_count=peeked.stop_count,
             choices=peeked.choices,
             prompt_tokens=peeked.prompt_tokens,
+            longest_prompt_tokens=peeked.longest_prompt_tokens,
             max_output_tokens=peeked.max_output_tokens,
             expected_output_tokens=0 if self.endpoint == "embeddings" else expected * peeked.choices,
             labels=auth.labels(self.tenant, labels.decode("latin-1") if labels else None),
