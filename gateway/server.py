@@ -83,6 +83,15 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     @property
+    def backlogged(self) -> bool:
+        """The client reads more slowly than it is answered."""
+        return self.flow.write_paused
+
+    async def read_up(self) -> None:
+        """Waits until the client has read nearly all that was written."""
+        await self.flow.drain()
+
+    @property
     def lost(self) -> bool:
         return self.transport.is_closing()
 

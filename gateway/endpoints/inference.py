@@ -182,8 +182,11 @@ class Exchange:
         self._settle_attempt(whole=True)
         opened.lease.close()
         cost = (b"x-arriero-cost-usd", usd(opened.attempt.cost_nano).encode())
-        self.started = True
+        self.started = self.ended = True
         await http.send_json(self.send, 200, body, [*self._head(), cost])
+        if self.connection.backlogged:  # the call lives until its client has the answer
+            with self.connection.at_most(self._left_s() + STALL_S):
+                await self.connection.read_up()
         return Ended(200)
 
     async def _stream(self, opened: Opened) -> Ended:
