@@ -97,13 +97,13 @@ def test_every_model_is_found_by_its_id_and_arn(threaded: Sandbox, model: str) -
     assert client(threaded).converse(modelId=model, **BODY)["stopReason"] == "max_tokens"
 
 
-def test_an_api_key_serves_in_the_place_of_a_signature(threaded: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", auth.API_KEY)
-    keyless = {"aws_access_key_id": None, "aws_secret_access_key": None}
-    assert client(threaded, **keyless).converse(modelId=MODEL, **BODY)["stopReason"] == "max_tokens"
-    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "another")
-    with pytest.raises(botocore.exceptions.ClientError, match="AccessDeniedException"):
-        client(threaded, **keyless).converse(modelId=MODEL, **BODY)
+async def test_an_api_key_serves_in_the_place_of_a_signature(threaded: Sandbox) -> None:
+    """By bytes: botocore sends a bearer only over TLS."""
+    path = f"/model/{quote(MODEL, safe='')}/converse"
+    good = await posted(threaded, path, {"authorization": f"Bearer {auth.API_KEY}"}, RAW)
+    assert good.json()["stopReason"] == "max_tokens"
+    bad = await posted(threaded, path, {"authorization": "Bearer another"}, RAW)
+    assert said(bad)[:2] == (403, "AccessDeniedException")
 
 
 def test_a_guardrail_speaks_in_the_models_place(threaded: Sandbox) -> None:
