@@ -20,6 +20,9 @@ from gateway.outcome import Outcome, final_error, judge, rate_limit_reset_s, ret
 from gateway.router import Attempt, Decision
 from gateway.types import Call, Candidate, Reply
 
+MAX_CODE = 64
+"""Of a cloud's own error code, in characters: it goes into the log."""
+
 
 class RetryBudget:
     """Second attempts as a share of calls plus a floor a second; a bucket that holds ten seconds of the floor."""
@@ -168,13 +171,21 @@ def _after_overflow(failed: _Failed, candidate: Candidate, waiting: Sequence[Can
     return [c for c in waiting if (c.deployment.context_tokens or 0) > had]
 
 
-def passed_on(error: UpstreamError, outcome: Outcome, secrets: Iterable[str]) -> Answerable:
+def passed_on(error: UpstreamError, outcome: Outcome, secrets: Sequence[str]) -> Answerable:
     """The cloud's own words to a caller whose fault it was, in OpenAI's shape, our credential struck out."""
     detail = error.detail
-    message = detail.message or f"The upstream refused the request with status {error.status}."
-    for secret in secrets:
-        message = message.replace(secret, "***")
+    said = detail.message or f"The upstream refused the request with status {error.status}."
     code = "context_length_exceeded" if outcome.fault == "overflow" else detail.code
-    status = error.status if 400 <= error.status < 500 else 400
-    type_ = detail.type or "invalid_request_error"
-    return ClientError(status, None if code is None else str(code), message, param=detail.param, type_=type_)
+    return ClientError(
+        error.status if 400 <= error.status < 500 else 400,
+        None if code is None else _struck(str(code), secrets)[:MAX_CODE],
+        _struck(said, secrets),
+        param=None if detail.param is None else _struck(detail.param, secrets),
+        type_=_struck(detail.type or "invalid_request_error", secrets),
+    )
+
+
+def _struck(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text

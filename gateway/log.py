@@ -14,7 +14,10 @@ from typing import BinaryIO
 import msgspec
 
 FLUSH_S = 0.05
+MAX_TEXT = 256
+USUAL_BYTES = 1024
 _encode = msgspec.json.Encoder().encode
+_ambiguous = re.compile(r"[\s\"\\]").search
 _controls = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -33,7 +36,7 @@ class Log:
     def write(self, event: str, **fields: object) -> None:
         """One record. Field values are numbers, text or None."""
         record = {"ts": round(self._wall(), 3), "event": event, **fields}
-        self._lines.append(_human(record) if self.human else _encode(record) + b"\n")
+        self._lines.append(_human(record) if self.human else _json(record))
         if self._timer is None:
             try:
                 self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
@@ -51,14 +54,26 @@ class Log:
             return
 
 
+def _json(record: dict[str, object]) -> bytes:
+    line = _encode(record)
+    if len(line) > USUAL_BYTES or not line.isascii() or b"\x7f" in line:  # hardly ever: our own words are short
+        line = _encode({k: _plain(v) if isinstance(v, str) else v for k, v in record.items()})
+    return line + b"\n"
+
+
+def _plain(text: str) -> str:
+    """Without what moves a terminal or ends a line, and not endless."""
+    return _controls.sub("?", text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…")
+
+
 def _human(record: dict[str, object]) -> bytes:
     stamp = time.strftime("%H:%M:%S", time.localtime(float(str(record["ts"]))))
     rest = " ".join(f"{k}={_shown(v)}" for k, v in record.items() if k not in ("ts", "event") and v not in (None, ""))
-    return f"{stamp} {record['event']} {rest}\n".encode()
+    return f"{stamp} {record['event']} {rest}\n".encode("utf-8", "replace")
 
 
 def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = _controls.sub("?", str(value))
-    return f'"{text}"' if " " in text else text
+    text = _plain(str(value))
+    return msgspec.json.encode(text).decode() if _ambiguous(text) else text
