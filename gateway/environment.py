@@ -111,38 +111,46 @@ def _vllm(env: Mapping[str, str]) -> dict[str, Any] | None:
 def _azure(env: Mapping[str, str]) -> dict[str, Any] | None:
     url = _first(env, "AZURE_AI_ENDPOINT", "AZURE_INFERENCE_ENDPOINT", "AZURE_OPENAI_ENDPOINT")
     key = _first(env, "AZURE_AI_API_KEY", "AZURE_INFERENCE_CREDENTIAL", "AZURE_OPENAI_API_KEY", "AZURE_API_KEY")
-    if url is None and key is None:
+    identity = _first(env, "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "IDENTITY_ENDPOINT")
+    if url is None and key is None and identity != "AZURE_TENANT_ID":
         return None
-    if url is None or key is None:
-        raise _Incomplete(f"{url or key} is set but {'AZURE_AI_API_KEY' if url else 'AZURE_AI_ENDPOINT'} is not")
-    return {"type": "azure", "url": env[url].rstrip("/"), "api_key": f"env:{key}"}
+    if url is None or not (key or identity):
+        lacks = "AZURE_AI_API_KEY" if url else "AZURE_AI_ENDPOINT"
+        raise _Incomplete(f"{url or key or identity} is set but {lacks} is not")
+    return {"type": "azure", "url": env[url].rstrip("/"), **({"api_key": f"env:{key}"} if key else {"entra": {}})}
 
 
 def _vertex(env: Mapping[str, str]) -> dict[str, Any] | None:
-    token_file, token = env.get("VERTEX_TOKEN_FILE"), env.get("VERTEX_ACCESS_TOKEN")
-    if not token_file and not token:
+    source = _first(env, "VERTEX_TOKEN_FILE", "VERTEX_ACCESS_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS")
+    if source is None:
         return None
     project = _first(env, "VERTEX_PROJECT", "GOOGLE_CLOUD_PROJECT")
     if project is None:
-        raise _Incomplete(
-            f"VERTEX_{'TOKEN_FILE' if token_file else 'ACCESS_TOKEN'} is set but GOOGLE_CLOUD_PROJECT is not"
-        )
+        raise _Incomplete(f"{source} is set but GOOGLE_CLOUD_PROJECT is not")
     location = env.get("VERTEX_LOCATION") or env.get("GOOGLE_CLOUD_LOCATION") or "us-central1"
-    source = f"file:{token_file}" if token_file else "env:VERTEX_ACCESS_TOKEN"
-    found: dict[str, Any] = {"type": "vertex", "project": env[project], "location": location, "token": source}
+    found: dict[str, Any] = {"type": "vertex", "project": env[project], "location": location}
+    if source == "VERTEX_TOKEN_FILE":
+        found["token"] = f"file:{env[source]}"
+    elif source == "VERTEX_ACCESS_TOKEN":
+        found["token"] = f"env:{source}"
     if env.get("VERTEX_URL"):
         found["url"] = env["VERTEX_URL"].rstrip("/")
     return found
 
 
 def _databricks(env: Mapping[str, str]) -> dict[str, Any] | None:
-    host, token = env.get("DATABRICKS_HOST"), env.get("DATABRICKS_TOKEN")
-    if not host and not token:
+    host, client_id, secret = "DATABRICKS_HOST", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET"
+    if not env.get("DATABRICKS_TOKEN") and _first(env, client_id, secret):
+        _both(env, client_id, secret)
+        _both(env, host, client_id)
+        found: dict[str, Any] = {"client_id": env[client_id], "client_secret": f"env:{secret}"}
+    elif _first(env, host, "DATABRICKS_TOKEN"):
+        _both(env, host, "DATABRICKS_TOKEN")
+        found = {"api_key": "env:DATABRICKS_TOKEN"}
+    else:
         return None
-    _both(env, "DATABRICKS_HOST", "DATABRICKS_TOKEN")
-    assert host is not None
-    url = host if host.startswith(("http://", "https://")) else f"https://{host}"
-    return {"type": "databricks", "url": url.rstrip("/"), "api_key": "env:DATABRICKS_TOKEN"}
+    url = env[host] if env[host].startswith(("http://", "https://")) else f"https://{env[host]}"
+    return {"type": "databricks", "url": url.rstrip("/"), **found}
 
 
 def _nim(env: Mapping[str, str]) -> dict[str, Any] | None:

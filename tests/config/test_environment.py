@@ -68,6 +68,27 @@ def test_without_credentials_there_is_no_config():
             {"type": "databricks", "url": "https://acme.test", "api_key": "env:DATABRICKS_TOKEN"},
         ),
         (
+            {"DATABRICKS_HOST": "acme.test", "DATABRICKS_CLIENT_ID": "i", "DATABRICKS_CLIENT_SECRET": "s"},
+            {
+                "type": "databricks",
+                "url": "https://acme.test",
+                "client_id": "i",
+                "client_secret": "env:DATABRICKS_CLIENT_SECRET",
+            },
+        ),
+        (
+            {"AZURE_AI_ENDPOINT": "https://x", "AZURE_CLIENT_ID": "i", "AZURE_TENANT_ID": "t"},
+            {"type": "azure", "url": "https://x", "entra": {}},
+        ),
+        (
+            {"AZURE_AI_ENDPOINT": "https://x", "AZURE_CLIENT_ID": "i", "AZURE_API_KEY": "k"},
+            {"type": "azure", "url": "https://x", "api_key": "env:AZURE_API_KEY"},
+        ),
+        (
+            {"GOOGLE_APPLICATION_CREDENTIALS": "/key.json", "GOOGLE_CLOUD_PROJECT": "p"},
+            {"type": "vertex", "project": "p", "location": "us-central1"},
+        ),
+        (
             {"AWS_BEARER_TOKEN_BEDROCK": "k", "AWS_ACCESS_KEY_ID": "ignored", "AWS_DEFAULT_REGION": "us-east-1"},
             {"type": "bedrock", "region": "us-east-1", "api_key": "env:AWS_BEARER_TOKEN_BEDROCK"},
         ),
@@ -150,6 +171,15 @@ def test_a_complete_set_makes_an_account_that_names_the_variable(env: dict[str, 
         ),
         ({"DATABRICKS_HOST": "x"}, "databricks is left out: DATABRICKS_HOST is set but DATABRICKS_TOKEN is not"),
         ({"DATABRICKS_TOKEN": "x"}, "databricks is left out: DATABRICKS_TOKEN is set but DATABRICKS_HOST is not"),
+        (
+            {"DATABRICKS_HOST": "x", "DATABRICKS_CLIENT_ID": "x"},
+            "databricks is left out: DATABRICKS_CLIENT_ID is set but DATABRICKS_CLIENT_SECRET is not",
+        ),
+        (
+            {"GOOGLE_APPLICATION_CREDENTIALS": "x"},
+            "vertex is left out: GOOGLE_APPLICATION_CREDENTIALS is set but GOOGLE_CLOUD_PROJECT is not",
+        ),
+        ({"AZURE_TENANT_ID": "x"}, "azure is left out: AZURE_TENANT_ID is set but AZURE_AI_ENDPOINT is not"),
     ],
 )
 def test_half_a_set_is_left_out_and_said(env: dict[str, str], note: str):
