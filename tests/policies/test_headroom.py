@@ -99,6 +99,12 @@ def test_one_that_cools_stays_out_while_any_other_is_there_however_full() -> Non
     assert names(Headroom().apply(call(), [longer, cooling], NOW).kept) == ["cooling"]
 
 
+def test_one_that_cooled_until_just_now_goes_before_one_that_is_full() -> None:
+    back = candidate("back", cooling_until=NOW - 0.01)
+    full = candidate("full", kv_used=1.0)
+    assert names(Headroom().apply(call(1), [full, back], NOW).kept) == ["back"]
+
+
 def test_two_that_drain_do_not_lose_the_same_calls() -> None:
     both = [candidate("one", kv_used=0.875), candidate("two", kv_used=0.875), ROOMY]
     kept = [names(Headroom().apply(call(number), both, NOW).kept) for number in range(CALLS)]

@@ -112,6 +112,51 @@ class TestEachLimit:
         assert order(policy, fast, streams("priced", 0.72, 2.0)) == ["priced", "fast"]
 
 
+ALL_LIMITS = {
+    "ttft_p50_s": 0.2,
+    "ttft_p95_s": 0.5,
+    "tpot_p95_s": 0.02,
+    "total_p95_s": 4.0,
+    "error_rate": 0.02,
+    "cost_usd": 0.001,
+}
+
+
+@pytest.mark.parametrize(
+    ("p50_s", "p95_s", "tpot_s", "error_rate", "nano", "worst"),
+    [
+        (0.6, 1.0, 0.01, 0.0, 0, "ttft_p50_s is 3.00 times 0.2"),
+        (0.3, 1.0, 0.01, 0.0, 0, "ttft_p95_s is 2.00 times 0.5"),
+        (0.3, 0.7, 0.04, 0.0, 0, "total_p95_s is 2.17 times 4.0"),
+        (0.1, 0.1, 0.03, 0.0, 0, "total_p95_s is 1.52 times 4.0"),
+        (0.3, 1.0, 0.01, 0.05, 0, "error_rate is 2.50 times 0.02"),
+        (0.6, 1.0, 0.01, 0.05, 0, "ttft_p50_s is 3.00 times 0.2"),
+        (0.1, 0.1, 0.01, 0.05, 4_000_000, "cost_usd is 4.00 times 0.001"),
+        (0.1, 0.1, 0.01, 0.10, 4_000_000, "error_rate is 5.00 times 0.02"),
+    ],
+)
+def test_the_worst_of_all_limits_is_the_one_that_is_told(
+    p50_s: float, p95_s: float, tpot_s: float, error_rate: float, nano: int, worst: str
+) -> None:
+    one = candidate(
+        "one",
+        price=Price(0, nano * 5_000),  # 200 expected tokens at this price cost `nano`
+        stream=Speed(heard(p50_s, p95_s), heard(tpot_s)),
+        error_rate=error_rate,
+        recent=50.0,
+    )
+    policy = loading.policy({"objective": {"subject_to": ALL_LIMITS, "explore": 0}}, "policies[0]")[1]
+    selection = policy.apply(call(stream=True, expected_output_tokens=200), [one], NOW)
+    assert selection.note == f"nobody meets the limits, one is nearest: {worst}"
+
+
+def test_the_time_per_token_is_told_when_it_is_missed_by_more_than_the_whole_answer() -> None:
+    one = candidate("one", price=usd(0, 0), stream=Speed(heard(0.1), heard(0.06)))
+    limits = Limits(tpot_p95_s=0.02, total_p95_s=10.0)
+    selection = Objective(subject_to=limits, explore=0.0).apply(call(stream=True), [one], NOW)
+    assert selection.note.endswith("tpot_p95_s is 3.00 times 0.02")
+
+
 class TestLatency:
     def test_the_fastest_within_the_limits_comes_first(self) -> None:
         policy = Objective(minimize="latency", subject_to=Limits(error_rate=0.02), explore=0.0)
@@ -212,6 +257,8 @@ class TestATimeline:
     [
         ({"subject_to": {"ttft_p95_s": 0}}, "ttft_p95_s must be seconds above 0"),
         ({"subject_to": {"error_rate": 2}}, "error_rate must be a share"),
+        ({"subject_to": {"error_rate": 0}}, "error_rate must be a share"),
+        ({"subject_to": {"cost_usd": "0.0000000009"}}, "cost_usd must be US dollars"),
         ({"subject_to": {"cost_usd": 0}}, "cost_usd must be US dollars"),
         ({"subject_to": {"cost_usd": "nan"}}, "cost_usd must be US dollars"),
         ({"subject_to": {"ttft_p99_s": 1}}, "ttft_p95_s"),

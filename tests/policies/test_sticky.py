@@ -74,6 +74,15 @@ def test_a_handful_of_calls_never_counts_as_too_much() -> None:
     assert Sticky().apply(call(session="one"), fleet, 0.0).kept[0].name == home
 
 
+@pytest.mark.parametrize(("at_home", "elsewhere", "stays"), [(4, 0, False), (5, 22, False), (5, 23, True)])
+def test_the_bound_counts_the_call_that_comes(at_home: int, elsewhere: int, stays: bool) -> None:
+    """Of 28 calls with the new one 1.25 sixths are 5.83, of 29 they are 6.04: a sixth call fits only then."""
+    home = Sticky().apply(call(session="one"), SIX, 0.0).kept[0].name
+    other = next(each.name for each in SIX if each.name != home)
+    fleet = [candidate(each.name, in_flight={home: at_home, other: elsewhere}.get(each.name, 0)) for each in SIX]
+    assert (Sticky().apply(call(session="one"), fleet, 0.0).kept[0].name == home) is stays
+
+
 def test_the_note_says_when_the_home_was_full() -> None:
     home = Sticky().apply(call(session="one"), SIX, 0.0).kept[0].name
     fleet = [candidate(each.name, in_flight=40 if each.name == home else 0) for each in SIX]
