@@ -29,7 +29,7 @@ class RetryBudget:
 
     def __init__(self, share: float, floor_per_s: float, clock: Callable[[], float]) -> None:
         self._share, self._floor_per_s, self._clock = share, floor_per_s, clock
-        self._size = max(10.0 * floor_per_s, 10.0)
+        self._size = max(10.0 * floor_per_s, 10.0) if share or floor_per_s else 0.0
         self._tokens, self._at = self._size, clock()
 
     def deposit(self) -> None:
