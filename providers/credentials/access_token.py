@@ -36,11 +36,12 @@ class AccessToken:
 
     def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
         self._source, self._clock = source, clock
-        self._refresher: Refresher[str] = Refresher(source.fetch, clock)
+        self._refresher: Refresher[str] = Refresher(self._fetch, clock)
         self._successor: Refresher[str] | None = None
         self._stamp, self._next_look = source.stamp(), clock() + LOOK_S
         self._task: asyncio.Task[None] | None = None
         self._last = ""
+        self._ends = -math.inf
 
     def secrets(self) -> Sequence[str]:
         return [self._last] if self._last else []
@@ -51,10 +52,14 @@ class AccessToken:
 
     async def get(self, deadline: float) -> str:
         """The token. Raises UpstreamError, at the deadline at the latest."""
-        if self._clock() >= self._next_look:
+        now = self._clock()
+        if now >= self._next_look:
             self._look()
-        async with self._until(deadline):
+        if now < self._ends:  # it will not wait, and a timer costs more than all the rest
             self._last = await self._refresher.get()
+        else:
+            async with self._until(deadline):
+                self._last = await self._refresher.get()
         return self._last
 
     async def renew(self, refused: str, deadline: float) -> str | None:
@@ -83,13 +88,18 @@ class AccessToken:
                 await refresher.aclose()
         await self._source.aclose()
 
+    async def _fetch(self) -> Lease[str]:
+        lease = await self._source.fetch()
+        self._ends = math.inf if lease.life_s is None else self._clock() + lease.life_s
+        return lease
+
     def _look(self) -> None:
         """Sees whether what the token is made of changed, and goes on with a successor that has none yet."""
         self._next_look = self._clock() + LOOK_S
         stamp = self._source.stamp()
         if stamp != self._stamp:
             self._stamp = stamp
-            self._successor = Refresher(self._source.fetch, self._clock)
+            self._successor = Refresher(self._fetch, self._clock)
             if not self._last:  # nothing to go on with, and the old one may be backing off
                 self._refresher, self._successor = self._successor, None
         if self._successor is not None:

@@ -1,0 +1,50 @@
+"""What is said where a cloud's own library is not installed."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WITHOUT = """
+import sys
+sys.modules[{missing!r}] = None  # as find_spec and import see a package that is not there
+from gateway import loading
+from gateway.app import Gateway
+from gateway.errors import ConfigError
+try:
+    Gateway(loading.parse({config!r}))
+except ConfigError as error:
+    print(error)
+else:
+    print("it opens")
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "account", "said"),
+    [
+        ("google.auth", "type: vertex, project: p", "pip install 'arriero[gcp]'"),
+        ("requests", "type: vertex, project: p", "pip install 'arriero[gcp]'"),
+        ("google.auth", "type: vertex, project: p, token: t", "it opens"),
+        ("azure", "type: azure, url: 'https://x.test', entra: {}", "pip install 'arriero[azure]'"),
+        ("azure.identity", "type: azure, url: 'https://x.test', entra: {}", "pip install 'arriero[azure]'"),
+        ("azure.identity", "type: azure, url: 'https://x.test', api_key: k", "it opens"),
+        ("requests", "type: databricks, url: 'https://x.test', client_id: c, client_secret: s", "it opens"),
+    ],
+)
+async def test_a_missing_extra_is_named_with_its_pip_command(missing: str, account: str, said: str) -> None:
+    config = f"providers: {{a: {{{account}}}}}\nroutes: {{r: {{deployments: [{{account: a, model: m}}]}}}}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        WITHOUT.format(missing=missing, config=config),
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    text = out.decode().strip()
+    assert text == said or (text.startswith("providers.a: ") and said in text)
