@@ -110,9 +110,9 @@ class Call(Frozen, frozen=True, kw_only=True):
     """One client request. `prompt_tokens` is an estimate made from bytes, of all prompts where a call holds several,
     `longest_prompt_tokens` of the longest of them (0: there is one); `choices` are those of all prompts.
     `max_output_tokens` is what the client asked for, per choice; `expected_output_tokens` is what this route and key
-    usually get, all choices together, bounded by what was asked. `deadline` is on the monotonic clock. `body` is what the client sent, untouched.
-    `include_usage` is whether the client asked to see usage in its stream. `fields` are the body's top-level fields.
-    `seed` is 64 bits made from the id: the only chance a policy may use."""
+    usually get, all choices together, bounded by what was asked. `deadline` is on the monotonic clock. `body` is what
+    the client sent, untouched. `include_usage` is whether the client asked to see usage in its stream. `fields` are the
+    body's top-level fields. `seed` is 64 bits made from the id: the only chance a policy may use."""
 
     id: str
     tenant: Tenant

@@ -23,6 +23,17 @@ from gateway.secret import Secret
 from gateway.types import Call, Deployment, Observed, Provider, Reply
 
 INSTALL = "litellm is not installed: pip install 'arriero[litellm]'"
+WORDS = frozenset(
+    """
+    audio best_of dimensions echo encoding_format frequency_penalty function_call functions input logit_bias logprobs
+    max_completion_tokens max_tokens messages modalities n parallel_tool_calls prediction presence_penalty prompt
+    reasoning_effort response_format seed service_tier stop store stream stream_options suffix temperature tool_choice
+    tools top_logprobs top_p user verbosity web_search_options
+    """.split()  # noqa: SIM905  (a list of forty quotes reads worse)
+)
+"""What of a request becomes arguments of litellm: OpenAI's words. Among litellm's own are `fallbacks`, `model_list`,
+`custom_llm_provider`, `aws_bedrock_runtime_endpoint` and the like, which choose where a call goes with the operator's
+key: whatever is not listed travels in the request's body only, where the cloud takes such fields."""
 CALLS = {"chat/completions": "acompletion", "completions": "atext_completion", "embeddings": "aembedding"}
 
 
@@ -38,7 +49,7 @@ class LiteLLM(Account, frozen=True, kw_only=True):
         """Raises ValueError when litellm is not installed."""
         if importlib.util.find_spec("litellm") is None:
             raise ValueError(INSTALL)
-        return Leaf(self, name)
+        return Leaf(self, name, clock)
 
 
 def _import() -> ModuleType:
@@ -61,8 +72,8 @@ class Leaf:
 
     poll_every_s = 0.0
 
-    def __init__(self, account: LiteLLM, name: str) -> None:
-        self.account, self.name = account, name
+    def __init__(self, account: LiteLLM, name: str, clock: Callable[[], float]) -> None:
+        self.account, self.name, self.clock = account, name, clock
         self._litellm: Any = None  # a module without types
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -77,10 +88,13 @@ class Leaf:
     async def send(self, call: Call, deployment: Deployment) -> Reply:
         timeouts = self.account.timeouts
         function = getattr(self._litellm, CALLS[call.endpoint])
+        left_s = call.deadline - self.clock()
         try:
-            async with asyncio.timeout(timeouts.first_byte_s):
+            async with asyncio.timeout(min(timeouts.first_byte_s, left_s)):
                 answer = await function(**self._arguments(call, deployment))
         except TimeoutError as error:
+            if left_s < timeouts.first_byte_s:
+                raise UpstreamError("total_timeout", "sent no answer before the call's deadline") from error
             raise UpstreamError("first_byte_timeout", f"sent no answer within {timeouts.first_byte_s:g} s") from error
         except Exception as error:
             raise _translated(error, self._litellm) from error
@@ -91,7 +105,11 @@ class Leaf:
 
     def _arguments(self, call: Call, deployment: Deployment) -> Mapping[str, Any]:
         """The caller's fields as litellm's arguments; account and model are ours."""
-        fields = msgspec.json.decode(call.body, type=dict[str, Any])
+        said = msgspec.json.decode(call.body, type=dict[str, Any])
+        fields = {name: value for name, value in said.items() if name in WORDS}
+        others = {name: value for name, value in said.items() if name not in WORDS and name != "model"}
+        if others:
+            fields["extra_body"] = others
         if call.stream:
             fields["stream_options"] = {"include_usage": True}
         ours: dict[str, Any] = {"model": deployment.model, "num_retries": 0, "max_retries": 0, **self.account.options}
