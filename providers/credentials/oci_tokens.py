@@ -19,9 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from gateway.connection import Origin, Timeouts
 from gateway.errors import UpstreamError
-from gateway.transport import Client, request_head
+from gateway.transport import Client, Origin, Timeouts, request_head
 from providers.credentials.oci import Identity, load_key, signed
 from providers.credentials.tokens import Lease, Refresher
 

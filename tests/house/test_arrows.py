@@ -1,0 +1,96 @@
+"""Imports point down, and nowhere in a circle; plugins know little, and nobody knows them by name."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.house.sources import imports, modules, ours
+
+LAYERS = """
+cli
+check environment remote schema screen
+serve
+app
+endpoints.admin endpoints.inference endpoints.models endpoints.operations
+endpoints.http explain server
+fleet
+settle
+dispatch loading
+auth decisions lane refusals relay
+answer config live log metrics plugins router yaml_file
+account catalog health
+peek prices secret sse transport
+connection dial
+http1 outcome pool
+types
+errors
+"""
+"""The core from the top down: a module may import those of the lines below its own, none of its own line."""
+
+DEPTH = {f"gateway.{name}": depth for depth, line in enumerate(LAYERS.split("\n")) for name in line.split()}
+CORE = sorted(name for name in modules() if name.startswith("gateway.") and name != "gateway.endpoints")
+
+FOR_PROVIDERS = {"types", "errors", "account", "secret", "transport", "sse", "peek", "outcome"}
+FOR_POLICIES = {"types", "errors"}
+
+
+def within(names: Iterable[str], package: str) -> list[str]:
+    return sorted(name for name in names if name == package or name.startswith(f"{package}."))
+
+
+def test_every_module_of_the_core_has_its_line():
+    assert sorted(DEPTH) == CORE
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_imports_downwards_only(name: str):
+    up = [found for found in within(ours(name), "gateway") if DEPTH[found] <= DEPTH[name]]
+    assert up == []
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_names_no_plugin(name: str):
+    plugins = within(imports(name), "providers") + within(imports(name), "policies")
+    assert plugins == []
+    assert within(imports(name), "sandbox") == (["sandbox.run"] if name == "gateway.cli" else [])
+
+
+@pytest.mark.parametrize("name", within(modules(), "policies"))
+def test_policies_know_the_nouns_and_their_own_private_files(name: str):
+    known = {f"gateway.{module}" for module in FOR_POLICIES}
+    assert {found for found in ours(name) if not found.startswith("policies._")} <= known
+
+
+@pytest.mark.parametrize("name", within(modules(), "providers"))
+def test_providers_know_what_a_wire_needs(name: str):
+    known = {f"gateway.{module}" for module in FOR_PROVIDERS}
+    assert set(within(ours(name), "gateway")) <= known
+    assert within(imports(name), "policies") == within(imports(name), "sandbox") == []
+
+
+@pytest.mark.parametrize("name", within(modules(), "providers.credentials"))
+def test_credentials_know_no_dialect(name: str):
+    assert [found for found in within(ours(name), "providers") if not found.startswith("providers.credentials.")] == []
+
+
+@pytest.mark.parametrize("name", within(modules(), "sandbox"))
+def test_the_sandbox_knows_nothing_of_the_gateway(name: str):
+    assert {found.partition(".")[0] for found in ours(name)} <= {"sandbox"}
+
+
+def test_nobody_imports_in_a_circle():
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " > ".join((*way[way.index(name) :], name))
+        if name not in done:
+            for found in ours(name):
+                visit(found, (*way, name))
+            done.add(name)
+
+    done: set[str] = set()
+    for name in modules():
+        visit(name, ())
+
+
+def test_only_its_leaf_imports_litellm():
+    found = [name for name in modules() if within(imports(name), "litellm")]
+    assert found == ["providers.litellm"]
