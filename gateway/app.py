@@ -45,7 +45,7 @@ class Gateway:
         self.live = Live(self.metrics.in_flight, self.metrics.draining)
         settlement = Settlement(self.fleet.health, self.metrics, self.log, self.decisions, wall)
         budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
-        dispatcher = Dispatcher(config.attempts.max, budget, self.metrics.retries_refused, clock, wall)
+        dispatcher = Dispatcher(config.attempts.max, budget, self.metrics.retries_refused.labels(), clock, wall)
         models = Models(self.fleet, self.keyring, int(wall()))
         parts = Parts(self.fleet, self.keyring, dispatcher, settlement, self.live)
         inference = {f"/v1/{endpoint}": Inference(endpoint, parts) for endpoint in ENDPOINTS}

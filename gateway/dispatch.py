@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from prometheus_client import Counter
-
 from gateway import answer, relay
 from gateway.errors import Answerable, ClientError, UpstreamError
 from gateway.lane import Lane, Route
 from gateway.outcome import Outcome, final_error, judge, rate_limit_reset_s, retry_after_s
 from gateway.router import Attempt, Decision
+from gateway.tally import Count
 from gateway.types import Call, Candidate, Reply
 
 MAX_CODE = 64
@@ -73,7 +72,7 @@ class Dispatcher:
         self,
         max_attempts: int,
         budget: RetryBudget,
-        refused: Counter,
+        refused: Count,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
     ) -> None:

@@ -6,12 +6,13 @@ Rule 2. Nothing from a request or an upstream becomes a label: series are bounde
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.health import Facts
 from gateway.outcome import BY_KIND, BY_STATUS
+from gateway.tally import Count, Counter, Histogram
 from gateway.types import Deployment
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -31,9 +32,6 @@ OUTCOMES = frozenset(
     }
     | {outcome.name for outcome in (*BY_KIND.values(), *BY_STATUS.values())}
 )
-
-
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which nobody reads
 
 
 class Metrics:
@@ -60,18 +58,24 @@ class Metrics:
         self.cost = self._counter("arriero_cost_usd", "What attempts cost at the price in force.", at)
         self.estimated = self._counter("arriero_usage_estimated", "Answers whose cloud sent no usage.", at)
         self.removed = self._counter("arriero_policy_removed", "Candidates a policy removed.", (*at, "policy"))
-        self.retries_refused = self._counter("arriero_retries_refused", "Further attempts the retry budget refused.")
+        self.retries_refused = self._counter(
+            "arriero_retries_refused", "Further attempts the retry budget refused.", ()
+        )
         self.upstream_auth = self._counter(
             "arriero_upstream_auth_failures", "Our credential was refused.", ("deployment",)
         )
         self.in_flight = Gauge("arriero_in_flight_calls", "Calls being answered.", registry=self.registry)
         self.draining = Gauge("arriero_draining", "1 while the gateway takes leave.", registry=self.registry)
 
-    def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
+        counter = Counter(name, text, labels)
+        self.registry.register(counter)
+        return counter
 
     def _histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
-        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        histogram = Histogram(name, text, labels, buckets)
+        self.registry.register(histogram)
+        return histogram
 
     def text(self) -> bytes:
         """The page that Prometheus reads."""
@@ -85,7 +89,7 @@ class Bound:
 
     def __init__(self, metrics: Metrics, route: str, deployment: Deployment) -> None:
         name, cloud = deployment.name, deployment.cloud
-        self.attempts: Mapping[str, Counter] = {o: metrics.attempts.labels(route, name, o) for o in OUTCOMES}
+        self.attempts: Mapping[str, Count] = {o: metrics.attempts.labels(route, name, o) for o in OUTCOMES}
         self.ttft = metrics.ttft.labels(cloud, name, route)
         self.input = metrics.tokens.labels("input", cloud, name, route)
         self.output = metrics.tokens.labels("output", cloud, name, route)
