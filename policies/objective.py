@@ -153,7 +153,8 @@ class Objective(Latency, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def _judge(self, call: Call, candidates: Sequence[Candidate], now: float) -> Groups:
         """Who meets the limits, who misses one, of whom too little is known, and who rests."""
-        groups = Groups([], [], [], [])
+        meet: list[tuple[float, Candidate]] = []
+        groups = Groups(meet, [], [], [])
         costs = expected_costs(call, candidates, self.own_gpus)
         misses = self.subject_to.misses(call, candidates, costs)
         values: Sequence[float | None] = costs
@@ -166,7 +167,7 @@ class Objective(Latency, frozen=True, forbid_unknown_fields=True, kw_only=True):
                     groups.resting.append((until, candidate))
                     continue
             if missed is None and value is not None:
-                groups.meet.append((value, candidate))
+                meet.append((value, candidate))
                 continue
             rank = math.inf if value is None else value
             if missed is not None and missed is not UNKNOWN:
@@ -174,7 +175,7 @@ class Objective(Latency, frozen=True, forbid_unknown_fields=True, kw_only=True):
             elif missed is UNKNOWN or self.minimize == "latency":
                 groups.unknown.append((rank, candidate))
             else:
-                groups.meet.append((rank, candidate))
+                meet.append((rank, candidate))
         return groups
 
     def _could_win(self, groups: Groups) -> list[Candidate]:
