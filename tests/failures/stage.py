@@ -90,13 +90,15 @@ async def stage(
     *scripts: Script | str,
     account: dict[str, Any] | None = None,
     route_fields: dict[str, Any] | None = None,
+    more_routes: dict[str, Any] | None = None,
     clock: Callable[[], float] | None = None,
     wall: Callable[[], float] | None = None,
     **sections: Any,
 ) -> AsyncIterator[Stage]:
     """A gateway before one cloud a script; text in the place of a script is the URL of a cloud that is elsewhere.
 
-    `account` goes into every account of the config, `route_fields` into the route, `sections` beside them."""
+    `account` goes into every account of the config, `route_fields` into the route, `more_routes` beside it, `sections`
+    beside all."""
     async with contextlib.AsyncExitStack() as stack:
         clouds, urls = [], []
         for script in scripts:
@@ -107,7 +109,8 @@ async def stage(
             clouds.append(cloud)
             urls.append(cloud.url)
         accounts = {name: {"url": url, **(account or {})} for name, url in zip(NAMES, urls, strict=False)}
-        document = config({"r": route(*accounts, **(route_fields or {}))}, **accounts) | sections
+        routes = {"r": route(*accounts, **(route_fields or {})), **(more_routes or {})}
+        document = config(routes, **accounts) | sections
         served = await stack.enter_async_context(serving(document, clock, wall))
         found = Stage(served, clouds)
         yield found
@@ -132,7 +135,7 @@ def answering(*answers: bytes) -> Script:
 
 def refusing(status: int, body: Any = None, **headers: str) -> Script:
     """An error status with OpenAI's error object; `_` in the name of a header stands for `-`."""
-    said = {"error": {"message": f"said {status}", "type": "t", "param": None, "code": None}} if body is None else body
+    said = {"error": {"message": f"said {status}.", "type": "t", "param": None, "code": None}} if body is None else body
     return answering(json_answer(said, status, {name.replace("_", "-"): value for name, value in headers.items()}))
 
 
