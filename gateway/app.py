@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -85,7 +86,7 @@ def _application(routes: list[Route], live: Live) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={HTTPException: operations.refused},
+        exception_handlers={HTTPException: operations.refused, RequestValidationError: operations.invalid},
     )
     app.state.live = live
     return app

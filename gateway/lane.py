@@ -22,7 +22,7 @@ class Lane:
     def candidate(self, now: float) -> Candidate:
         facts = self.facts
         view, stamp = self._view, facts.version + facts.account.version
-        if view is None or stamp != self._stamp or self.deployment.gpu_nano_per_s:
+        if view is None or stamp != self._stamp or self.deployment.gpu_nano_per_s or view.error_rate:  # these move by time
             self._view = view = facts.view(self.deployment, now)
             self._stamp = stamp
         return view

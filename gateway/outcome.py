@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from gateway.errors import FaultKind, ServiceError, UpstreamError
+from gateway.errors import Detail, FaultKind, ServiceError, UpstreamError
 from gateway.types import Frozen
 
 MAX_COOL_S = 300.0
@@ -95,19 +95,24 @@ OVERFLOW_WORDS = (
     "context window",
     "max_model_len",
 )
-_gone = re.compile(
-    r"model_not_found|decommissioned|deploymentnotfound|notfounderror|resource_does_not_exist|unknown model"
-    r"|notauthorizedornotfound|entity with key"
-    r"|(model|endpoint|deployment|function)\b.{0,200}\b(not found|not exist|is retired|identifier is invalid)",
-    re.DOTALL,
+_gone_code = re.compile(
+    r"model_not_found|decommissioned|deploymentnotfound|notfounderror|resource_does_not_exist|unknown_model"
+    r"|notauthorizedornotfound"
 ).search
+_GONE_WORDS = (
+    r"(?:(?:the|this|api|publisher|provided|requested) )*(?:%s)\b"
+    r".{0,200}\b(?:not found|not exist|decommissioned|is retired|identifier is invalid)|unknown model|entity with key"
+)
+_begins_gone = re.compile(_GONE_WORDS % "model|endpoint|deployment", re.DOTALL).match
+_says_gone = re.compile(_GONE_WORDS % "model|endpoint|deployment|function", re.DOTALL).search
 """What clouds write into a 400, 404 or 410 when the weights behind *our* config are gone: never the caller's doing, for
-the caller's model name was ours to map.
+the caller's model name was ours to map. A 400 must begin with it: further on stands what the caller wrote, and whoever
+writes "model not found" into a bad request must not take the deployment from everybody.
 
 Sources: Groq (model_decommissioned, model_not_found), vLLM ("The model `x` does not exist"), Azure (DeploymentNotFound,
 "Unknown model"), NIM ("Function '…': Not found for account"), Vertex ("Publisher Model `…` not found"), Databricks
-(RESOURCE_DOES_NOT_EXIST), Bedrock ("The provided model identifier is invalid"), Oracle (NotAuthorizedOrNotFound, "Entity
-with key … not found", "Model … 1.0.0 is retired": oracle/ai-optimizer#263)."""
+(RESOURCE_DOES_NOT_EXIST), Bedrock ("The provided model identifier is invalid"), Oracle (NotAuthorizedOrNotFound,
+"Entity with key … not found", "Model … 1.0.0 is retired": oracle/ai-optimizer#263)."""
 FILTER_WORDS = ("content_filter", "content management policy")
 
 
@@ -131,9 +136,15 @@ def _by_status(error: UpstreamError) -> Outcome:
         return Outcome("content_filter", "caller", status, "content_filter")
     if any(word in said for word in OVERFLOW_WORDS):
         return _OVERFLOW
-    if status in (400, 404, 410) and _gone(said):
+    if status in (400, 404, 410) and _is_gone(status, error.detail):
         return _GONE
     return Outcome("caller_error", "caller", status, "invalid_request")
+
+
+def _is_gone(status: int, detail: Detail) -> bool:
+    message = detail.message.lower()
+    told = _begins_gone(message) if status == 400 else _says_gone(message)
+    return told is not None or _gone_code(f"{detail.code} {detail.type}".lower()) is not None
 
 
 _GO_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")

@@ -30,10 +30,12 @@ class Secret:
 
     def _read(self, path: Path) -> str:
         try:
-            self._modified = path.stat().st_mtime_ns
-            return path.read_text().strip()
+            modified = path.stat().st_mtime_ns
+            text = path.read_text().strip()
         except OSError as error:
             raise ValueError(f"the file {path} cannot be read: {error.strerror}") from error
+        self._modified = modified  # only now: what could not be read is tried again
+        return text
 
     def reveal(self) -> str:
         """The secret itself. A file that vanished or holds no secret any more keeps its last text."""

@@ -2,6 +2,7 @@
 
 Source: vLLM 0.32.0, run; see tests/golden."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -52,7 +53,9 @@ def read_metrics(text: str) -> Observed:
     """Calls waiting, summed over engines, and the fullest KV cache; older releases call it gpu_cache_usage_perc."""
     found: dict[str, list[float]] = {}
     for match in _GAUGES.finditer(text):
-        found.setdefault(match["name"], []).append(float(match["value"]))
+        value = float(match["value"])
+        if math.isfinite(value):
+            found.setdefault(match["name"], []).append(value)
     waiting = found.get("num_requests_waiting")
     kv_used = found.get("kv_cache_usage_perc") or found.get("gpu_cache_usage_perc")
     return Observed(None, int(sum(waiting)) if waiting else None, max(kv_used) if kv_used else None)

@@ -1,5 +1,6 @@
 """GET /healthz and /readyz, and OpenAI-shaped answers to unknown paths and wrong methods."""
 
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +21,15 @@ async def readyz(request: Request) -> Response:
     if live.draining:
         return Response(b'{"status":"draining"}', 503, media_type="application/json")
     return Response(b'{"status":"ready"}', media_type="application/json")
+
+
+async def invalid(request: Request, error: Exception) -> Response:
+    """A question to the admin API that is not in order, by its first mistake."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = ".".join(str(step) for step in first["loc"][1:]) or "body"
+    body = error_body(f"'{name}': {first['msg']}.", "invalid_request_error", name, "invalid_request")
+    return Response(body, 400, {"x-request-id": http.request_id(http.headers_of(request.scope))}, "application/json")
 
 
 async def refused(request: Request, error: Exception) -> Response:
