@@ -14,7 +14,9 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.errors import Detail, UpstreamError
+from providers import _completion
 from providers._completion import Cached, Tokens
+from providers._emulation import Word
 from providers._oci_messages import ABSENT, NOTHING, characters
 
 _encode = msgspec.json.Encoder().encode
@@ -254,7 +256,7 @@ def created_of(text: str | None, otherwise: int) -> int:
         return otherwise
 
 
-def whole(body: bytes, asked: Asked, degraded: dict[str, str]) -> bytes:
+def whole(body: bytes, asked: Asked, degraded: dict[str, Word]) -> bytes:
     """A plain answer in OpenAI's form; what it could not be said as is added to `degraded`. Raises UpstreamError."""
     try:
         if not body.isascii():
@@ -283,6 +285,26 @@ def whole(body: bytes, asked: Asked, degraded: dict[str, str]) -> bytes:
     return head + b',"usage":%b}' % _encode(usage_of(chat.usage, asked.prompt_characters, counted.characters))
 
 
+class _Answer(msgspec.Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[_completion.Choice]
+    usage: Tokens | None = None
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+def completion(body: bytes) -> _completion.Completion:
+    """What `whole` wrote, as values, for what is stood in for. Raises UpstreamError for text that is none."""
+    try:
+        found = _decode_answer(body)
+    except msgspec.MsgspecError as error:
+        raise UpstreamError("shape", "answered with text that cannot be read") from error
+    return _completion.Completion(found.id, found.created, found.model, found.choices, found.usage)
+
+
 class _Counted:
     """Characters of an answer so far."""
 
@@ -294,7 +316,7 @@ class _Counted:
         return raw
 
 
-def _choice(choice: Choice, place: int, asked: Asked, degraded: dict[str, str], counted: _Counted) -> bytes:
+def _choice(choice: Choice, place: int, asked: Asked, degraded: dict[str, Word], counted: _Counted) -> bytes:
     message = choice.message or Message()
     text = counted.count(text_of(message.content))
     calls = [_tool_call(call, number, place, asked, counted) for number, call in enumerate(message.tool_calls or ())]
@@ -307,7 +329,7 @@ def _choice(choice: Choice, place: int, asked: Asked, degraded: dict[str, str], 
         fields.append(b'"tool_calls":[%b]' % b",".join(calls))
     tail = b""
     if not known:
-        degraded["finish_reason"] = "mapped"
+        degraded["finish_reason"] = "emulated"
         tail = b',"native_finish_reason":%b' % _encode(choice.finish_reason)
     return b'{"index":%d,"message":{%b},"logprobs":%b,"finish_reason":"%b"%b}' % (
         place if choice.index is None else choice.index,

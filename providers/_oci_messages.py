@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import msgspec
 
-from gateway.errors import Detail, UpstreamError
+from providers._emulation import Word, refusal
 
 ABSENT = msgspec.Raw(b"")
 NOTHING = (b"", b"null", b'""', b"[]")
@@ -64,8 +64,7 @@ _ROLES = {"system": b"SYSTEM", "user": b"USER", "assistant": b"ASSISTANT", "tool
 
 def refuse(param: str, reason: str) -> NoReturn:
     """The caller's fault, in the caller's words, before anything was sent."""
-    detail = Detail(reason, "invalid_request_error", param, "unsupported_value")
-    raise UpstreamError("status", "cannot be asked this", status=400, detail=detail, sent=False)
+    raise refusal(reason.rstrip("."), param)
 
 
 def characters(raw: bytes) -> int:
@@ -82,7 +81,7 @@ class Messages:
     """Writes the messages of one call. `degraded` is what could not be said as asked, `characters` counts the text."""
 
     def __init__(self, model: str) -> None:
-        self.degraded: dict[str, str] = {}
+        self.degraded: dict[str, Word] = {}
         self.characters = 0
         # Llama's template has no developer; the makers of that role have their models at Oracle too
         self._developer = b"DEVELOPER" if model.startswith("openai.") else b"SYSTEM"

@@ -2,7 +2,7 @@
 
 Rule 1. Values go over as the bytes they came in: numbers, texts and arguments are not decoded and encoded again.
 Rule 2. `maxTokens` is always said: without it Oracle stops after about twenty tokens.
-Rule 3. What Oracle has no word for is told as dropped, or refused where the answer would be another one.
+Rule 3. What Oracle has no word for is refused where the answer would be another one, else told as dropped.
 
 Source: GenericChatRequest and its parts in oci 2.189.0 (attribute maps, docstrings)."""
 
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.types import Call, Deployment
+from providers._emulation import Fields, Word
 from providers._oci_messages import ABSENT, NOTHING, Function, Messages, refuse
 from providers._oci_schema import SchemaError, plain
 
@@ -27,7 +28,7 @@ class Translated(NamedTuple):
     the messages' own text; `degraded` is what could not be said as asked."""
 
     body: bytes
-    degraded: dict[str, str]
+    degraded: dict[str, Word]
     top_logprobs: int | None
     characters: int
 
@@ -66,30 +67,35 @@ _word = msgspec.json.Decoder(str).decode
 _count = msgspec.json.Decoder(int).decode
 
 
-def serving_mode(model: str, endpoint: str | None) -> bytes:
-    """A dedicated endpoint where one is named, by the account or as the model itself; else the model on demand."""
-    if endpoint or model.startswith("ocid1.generativeaiendpoint."):
-        return b'{"servingType":"DEDICATED","endpointId":%b}' % _encode(endpoint or model)
-    return b'{"servingType":"ON_DEMAND","modelId":%b}' % _encode(model)
+class Place(NamedTuple):
+    """Who pays, and the dedicated endpoint that serves every deployment of the account, if there is one."""
+
+    compartment: str
+    endpoint: str | None = None
+
+    def serving_mode(self, model: str) -> bytes:
+        """A dedicated endpoint where one is named, by the account or as the model itself; else the model on demand."""
+        if self.endpoint or model.startswith("ocid1.generativeaiendpoint."):
+            return b'{"servingType":"DEDICATED","endpointId":%b}' % _encode(self.endpoint or model)
+        return b'{"servingType":"ON_DEMAND","modelId":%b}' % _encode(model)
 
 
-def translate(call: Call, deployment: Deployment, compartment: str, endpoint: str | None) -> Translated:
-    """The call for that deployment. Raises UpstreamError 400 for what cannot be put into Oracle's words."""
+def translate(fields: Fields, call: Call, deployment: Deployment, place: Place) -> Translated:
+    """The request. Raises UpstreamError 400, the caller's, for what cannot be put into Oracle's words."""
     model = deployment.adapter or deployment.model
-    writer = _Writer(call, model)
+    writer = _Writer(fields, deployment)
     pieces = [
-        b'"messages":' + writer.words.write(writer.raw("messages")),
-        b'"maxTokens":%d' % writer.max_tokens(deployment),
+        b'"messages":' + writer.words.write(fields["messages"]),
+        b'"maxTokens":%d' % writer.max_tokens(call),
     ]
-    if call.stream:
+    if fields.get("stream") == b"true":
         pieces.append(b'"isStream":true,"streamOptions":{"isIncludeUsage":true}')
-    for name, span in call.fields.items():
-        value = call.body[span.start : span.end]
-        if value != b"null" and (piece := writer.field(name, value)):
+    for name, value in fields.items():
+        if piece := writer.field(name, value):
             pieces.append(piece)
     body = b'{"compartmentId":%b,"servingMode":%b,"chatRequest":{"apiFormat":"GENERIC",%b}}' % (
-        _encode(compartment),
-        serving_mode(model, endpoint),
+        _encode(place.compartment),
+        place.serving_mode(model),
         b",".join(pieces),
     )
     return Translated(body, writer.degraded, writer.top_logprobs, writer.words.characters)
@@ -108,14 +114,11 @@ _SAME = {
     "metadata": b"metadata",
 }
 """Fields that only change their name."""
-_ELSEWHERE = frozenset(
-    {"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "top_logprobs"}
-)
 _REFUSED = {
-    "functions": "'functions' is not offered by Oracle: use 'tools'.",
-    "function_call": "'function_call' is not offered by Oracle: use 'tool_choice'.",
-    "audio": "Audio answers are not offered by Oracle.",
-    "web_search_options": "Web search is not offered by Oracle for these models.",
+    "functions": "'functions' is not offered by Oracle: use 'tools'",
+    "function_call": "'function_call' is not offered by Oracle: use 'tool_choice'",
+    "audio": "Audio answers are not offered by Oracle",
+    "web_search_options": "Web search is not offered by Oracle for these models",
 }
 _WORDS: Mapping[str, tuple[bytes, Mapping[str, str]]] = {
     "reasoning_effort": (
@@ -137,30 +140,26 @@ _MOST_TOLD = 8
 class _Writer:
     """Writes the parts of one request. Owns what is told of it."""
 
-    def __init__(self, call: Call, model: str) -> None:
-        self.call = call
-        self.words = Messages(model)
+    def __init__(self, fields: Fields, deployment: Deployment) -> None:
+        self.fields, self.deployment = fields, deployment
+        self.words = Messages(deployment.adapter or deployment.model)
         self.degraded = self.words.degraded
         self.top_logprobs: int | None = None
 
-    def raw(self, name: str) -> bytes:
-        span = self.call.fields.get(name)
-        return self.call.body[span.start : span.end] if span else b""
-
     def field(self, name: str, value: bytes) -> bytes:
         """One top-level field, b"" where there is nothing to say."""
-        if name in _ELSEWHERE:
-            return b""
         if (same := _SAME.get(name)) is not None:
             return b'"%b":%b' % (same, value)
         if (special := _SPECIAL.get(name)) is not None:
             return special(self, value)
         if name in _WORDS:
             return self._one_word(name, value)
-        if value in _NEUTRAL:
+        if name in _ELSEWHERE or value in _NEUTRAL:
             return b""
         if name in _REFUSED:
             refuse(name, _REFUSED[name])
+        if name not in _IGNORED and self.deployment.missing != "lossy":
+            refuse(name[:64], f"'{name[:64]}' is not offered by Oracle")
         self.drop(name)
         return b""
 
@@ -169,15 +168,15 @@ class _Writer:
         name = name if _sayable(name) and len(self.degraded) < _MOST_TOLD else "other"
         self.degraded[name] = "dropped"
 
-    def max_tokens(self, deployment: Deployment) -> int:
+    def max_tokens(self, call: Call) -> int:
         """What the caller asked for, up to what the deployment gives; without a word the most that fits."""
-        asked, most = self.call.max_output_tokens, deployment.max_output_tokens
+        asked, most = call.max_output_tokens, self.deployment.max_output_tokens
         if asked is not None:
             if most is not None and asked > most:
                 self.degraded["max_tokens"] = "clamped"
                 return most
             return asked
-        room = (deployment.context_tokens or 1 << 30) - self.call.prompt_tokens
+        room = (self.deployment.context_tokens or 1 << 30) - call.prompt_tokens
         return max(1, min(most or DEFAULT_MAX_TOKENS, room))
 
     # ------------------------------------------------------------------ other fields
@@ -188,7 +187,7 @@ class _Writer:
         """Oracle takes a number and gives at least the chosen token's; one is the least that it gives any for."""
         if value == b"false":
             return b""
-        top = self.raw("top_logprobs")
+        top = self.fields.get("top_logprobs", b"")
         try:
             self.top_logprobs = _count(top) if top not in (b"", b"null") else 0
         except msgspec.ValidationError:
@@ -287,3 +286,23 @@ _SPECIAL: Mapping[str, Callable[[_Writer, bytes], bytes]] = {
     "prediction": _Writer.prediction,
     "modalities": _Writer.modalities,
 }
+
+_IGNORED = frozenset(
+    {"user", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
+)
+_ELSEWHERE = frozenset(
+    {"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "top_logprobs"}
+)
+PARAMETERS: Mapping[str, str] = {
+    **dict.fromkeys((*_SAME, *_SPECIAL, *_WORDS, *_ELSEWHERE), "mapped"),
+    **dict.fromkeys(_IGNORED, "ignored"),
+    **dict.fromkeys(_REFUSED, "refused"),
+    "moderation": "lossy",
+}
+"""Every parameter of OpenAI's chat. `ignored`: it does not change the answer; said as dropped. `lossy`: refused, or
+dropped where the route is lossy; so is what is not here."""
+OFFERS = frozenset(
+    """chat stream tools tool_choice stream_tools parallel_tools json_object json_schema logprobs n seed stop penalties
+    logit_bias vision""".split()  # noqa: SIM905
+)
+"""What GENERIC chat can carry at all; which weights can do what is the catalogue's matter."""

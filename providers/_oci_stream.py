@@ -15,6 +15,7 @@ import msgspec
 from gateway import sse
 from gateway.errors import UpstreamError
 from providers._completion import Chunks
+from providers._emulation import Word
 from providers._oci_answer import (
     Asked,
     Call,
@@ -102,11 +103,11 @@ class _State:
 
 
 class Translator:
-    """One stream. Give bytes to `feed`, at the end ask for `rest`; afterwards look at `fault`.
+    """One stream. Give bytes to `feed`, at the clean end ask for `end`; afterwards look at `fault`.
 
     `said` counts the `data` lines so far, `content` says that an answer has begun. Owns the state of every choice."""
 
-    def __init__(self, asked: Asked, degraded: dict[str, str]) -> None:
+    def __init__(self, asked: Asked, degraded: dict[str, Word]) -> None:
         self.asked, self.degraded = asked, degraded
         self.fault: UpstreamError | None = None
         self.said, self.content = 0, False
@@ -130,7 +131,7 @@ class Translator:
             self.fault = error
         return b"".join(out)
 
-    def rest(self) -> bytes:
+    def end(self) -> bytes:
         """The end of the upstream's body: usage and [DONE] if every choice was finished, else nothing."""
         out: list[bytes] = []
         if self.fault is None and not self._done:
@@ -141,7 +142,7 @@ class Translator:
                 self.fault = error
         finished = sum(state.finished for state in self._states.values())
         if self.fault is None and not self._done and finished >= self.asked.choices:
-            out.append(self._end())
+            out.append(self._closing())
         return b"".join(out)
 
     def _line(self, line: bytes, out: list[bytes]) -> None:
@@ -158,7 +159,7 @@ class Translator:
         if not payload.strip():
             return
         if payload.strip() == b"[DONE]":
-            out.append(self._end())
+            out.append(self._closing())
             return
         event = self._decoded(payload)
         if event is not None:
@@ -263,11 +264,11 @@ class Translator:
         state.finished = True
         event = self._chunks.delta(b"", index, word)
         if not known:
-            self.degraded["finish_reason"] = "mapped"
+            self.degraded["finish_reason"] = "emulated"
             event = event.replace(b"}]}\n\n", b',"native_finish_reason":%b}]}\n\n' % _encode(reason))
         out.append(event)
 
-    def _end(self) -> bytes:
+    def _closing(self) -> bytes:
         self._done = True
         if self._usage is None:
             return sse.DONE

@@ -20,9 +20,11 @@ from gateway.secret import Secret
 from gateway.transport import Client, Origin, Response, request_head
 from gateway.types import Call, Deployment, Observed, Provider, Reply
 from providers import _oci_realms as realms
-from providers._oci_answer import Asked, whole
-from providers._oci_messages import refuse
-from providers._oci_request import Translated, translate
+from providers._completion import Chunks
+from providers._emulation import Fields, Whole, Word, answer, fields_of, plan, refusal
+from providers._emulation import Identity as Name
+from providers._oci_answer import Asked, completion, whole
+from providers._oci_request import OFFERS, Place, Translated, translate
 from providers._oci_stream import Translator
 from providers.openai import OpenAI, read_detail
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 CHAT_PATH = "/20231130/actions/chat"
 OPENAI_PATH = "/openai/v1"
 INSTALL = "cryptography is not installed: pip install 'arriero[oci]'"
+
+EMULATES = frozenset({"stream", "stream_tools", "n", "json_object", "json_schema"})
+"""What can be stood in for where a model of Oracle's lacks it."""
 
 Auth = Literal["api_key", "security_token", "instance_principal", "resource_principal", "oke_workload_identity"]
 """How to sign, in the words of Oracle's own command line (`oci --auth`)."""
@@ -46,7 +51,8 @@ class OCI(Account, frozen=True, kw_only=True):
     given here, else OCI_RESOURCE_PRINCIPAL_* where that is set, else the profile. `metadata_url`, `federation_url` and
     `workload_url` are where tokens come from, if not from Oracle's own places.
 
-    With `api_key`, a key of the Generative AI service, calls take its OpenAI-compatible path instead, unsigned."""
+    With `api_key`, a key of the Generative AI service, calls take its OpenAI-compatible path instead, unsigned.
+    `emulates` are the features that the gateway may stand in for where a model lacks them."""
 
     api_key: Secret | None = None
     compartment: str = ""
@@ -64,6 +70,9 @@ class OCI(Account, frozen=True, kw_only=True):
     metadata_url: str | None = None
     federation_url: str | None = None
     workload_url: str | None = None
+    emulates: frozenset[str] = EMULATES
+
+    usual_features = OFFERS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,32 +190,37 @@ class Generic:
 
     async def send(self, call: Call, deployment: Deployment) -> Reply:
         if call.endpoint != "chat/completions":
-            refuse("model", f"This deployment offers no /v1/{call.endpoint}.")
-        translated = translate(call, deployment, self.account.compartment, self.account.endpoint)
-        trace = uuid.uuid5(
-            uuid.NAMESPACE_URL, call.id
-        ).hex  # 32 digits, as Oracle wants them; the same for each attempt
-        response = await self._sent(call, translated.body, trace)
-        if response.status != 200:
-            raise await _refused(response)
-        return TranslatedReply(response, self._asked(call, deployment, translated, trace), translated, self.account)
+            raise refusal(f"{deployment.name} offers no /v1/{call.endpoint}", "model")
+        todo = plan(call, deployment, OFFERS)
+        trace = uuid.uuid5(uuid.NAMESPACE_URL, call.id).hex  # 32 digits, as Oracle wants them; one for all attempts
+        native = Native(self, call, deployment, trace)
+        if not todo.emulated and not todo.dropped:  # nearly all
+            translated = native.translated(fields_of(call))
+            response = await self.sent(call, translated.body, trace)
+            return TranslatedReply(response, native.asked(translated), translated, self.account)
+        asked = native.asked(None)
+        return await answer(call, deployment, todo, native, Name(asked.id, asked.created, asked.model))
 
-    def _asked(self, call: Call, deployment: Deployment, translated: Translated, trace: str) -> Asked:
-        characters = translated.characters if deployment.per_character else None
-        created, model = int(self.wall()), deployment.adapter or deployment.model
-        return Asked(f"chatcmpl-{trace}", created, model, call.choices, translated.top_logprobs, characters)
-
-    async def _sent(self, call: Call, body: bytes, trace: str) -> Response:
-        """The answer, whatever its status but for a first 401: that one is tried again if there is another identity."""
+    async def sent(self, call: Call, body: bytes, trace: str) -> Response:
+        """A good answer. A first 401 is tried again if there is another identity. Raises UpstreamError."""
         identity = await self.source.get()
         response = await self.client.request(self._head(call, identity, body, trace), body, call.deadline)
-        if response.status != 401:
-            return response
-        renewed = await self.source.renew(identity)
-        if renewed is None:
-            return response
-        response.close()
-        return await self.client.request(self._head(call, renewed, body, trace), body, call.deadline)
+        if response.status == 401 and (renewed := await self._renewed(response, identity)) is not None:
+            response = await self.client.request(self._head(call, renewed, body, trace), body, call.deadline)
+        if response.status != 200:
+            raise await _refused(response)
+        return response
+
+    async def _renewed(self, response: Response, identity: "Identity") -> "Identity | None":
+        """Another identity than the refused one; then the refusal is done with."""
+        try:
+            renewed = await self.source.renew(identity)
+        except BaseException:
+            response.close()
+            raise
+        if renewed is not None:
+            response.close()
+        return renewed
 
     def _head(self, call: Call, identity: "Identity", body: bytes, trace: str) -> bytes:
         headers = [
@@ -228,6 +242,44 @@ class Generic:
     async def aclose(self) -> None:
         await self.source.aclose()
         await self.client.aclose()
+
+
+class Native:
+    """One call at one deployment; the Native of _emulation.py, which stands in for what a model lacks."""
+
+    def __init__(self, runtime: Generic, call: Call, deployment: Deployment, trace: str) -> None:
+        self._runtime, self._call, self._deployment, self._trace = runtime, call, deployment, trace
+        self.degraded: dict[str, Word] = {}
+        self.first_byte_s = runtime.account.timeouts.first_byte_s
+
+    def translated(self, fields: Fields) -> Translated:
+        account = self._runtime.account
+        return translate(fields, self._call, self._deployment, Place(account.compartment, account.endpoint))
+
+    def asked(self, translated: Translated | None) -> Asked:
+        """What the answer is told under."""
+        deployment = self._deployment
+        characters = translated.characters if translated and deployment.per_character else None
+        top = translated.top_logprobs if translated else None
+        created, model = int(self._runtime.wall()), deployment.adapter or deployment.model
+        return Asked(f"chatcmpl-{self._trace}", created, model, self._call.choices, top, characters)
+
+    async def whole(self, fields: Fields) -> Whole:
+        translated = self.translated({name: raw for name, raw in fields.items() if not name.startswith("stream")})
+        self.degraded |= translated.degraded
+        response = await self._runtime.sent(self._call, translated.body, self._trace)
+        try:
+            body = whole(await response.read(), self.asked(translated), self.degraded)
+        finally:
+            response.close()
+        return Whole(completion(body), response.headers)
+
+    async def stream(self, fields: Fields, chunks: Chunks) -> tuple[Response, Translator]:
+        """A stream with something left out of the request; nothing of it has to be changed on its way."""
+        translated = self.translated(fields)
+        self.degraded |= translated.degraded
+        response = await self._runtime.sent(self._call, translated.body, self._trace)
+        return response, Translator(self.asked(translated), self.degraded)
 
 
 _traceable = re.compile(r"[A-Za-z0-9/_-]{1,120}").fullmatch
@@ -254,12 +306,12 @@ class TranslatedReply:
     def __init__(self, response: Response, asked: Asked, translated: Translated, account: OCI) -> None:
         self._response, self._asked = response, asked
         self._first_byte_s = account.timeouts.first_byte_s
-        self.degraded = translated.degraded
-        self._translator = Translator(asked, self.degraded)
+        self.degraded: Mapping[str, Word] = translated.degraded
+        self._translator = Translator(asked, translated.degraded)
         self.status, self.headers = response.status, response.headers
 
     async def read(self) -> bytes:
-        return whole(await self._response.read(), self._asked, self.degraded)
+        return whole(await self._response.read(), self._asked, self._translator.degraded)
 
     async def chunk(self) -> bytes:
         """The next events. What Oracle sends without content (padding, empty texts) is no sign of a beginning."""
@@ -267,7 +319,7 @@ class TranslatedReply:
         while translator.fault is None:
             data = await self._response.chunk(self._first_byte_s or None)
             if not data:
-                out = translator.rest()
+                out = translator.end()
                 if out or translator.fault is None:
                     return out
                 break

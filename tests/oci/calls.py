@@ -3,11 +3,16 @@
 import json
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 from gateway.peek import peek
 from gateway.types import Call, Deployment, Price, Tenant
-from providers._oci_request import Translated, translate
+from providers._emulation import fields_of
+from providers._oci_request import Place, Translated, translate
 from sandbox import _oci_demo as demo
 
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For Hypothesis on a busy machine."""
 COMPARTMENT = "ocid1.compartment.oc1..c"
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 PEM = (
@@ -59,7 +64,8 @@ def translated(
     raw: bytes | None = None, endpoint: str | None = None, model: str | None = None, **fields: Any
 ) -> Translated:
     at = deployment(**({"model": model} if model else {}))
-    return translate(call(raw, **fields), at, COMPARTMENT, endpoint)
+    asked_ = call(raw, **fields)
+    return translate(fields_of(asked_), asked_, at, Place(COMPARTMENT, endpoint))
 
 
 def asked(**fields: Any) -> dict[str, Any]:

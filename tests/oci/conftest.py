@@ -61,7 +61,8 @@ async def staged(*more: Any, deployment: dict[str, Any] | None = None, **account
         accounts = {name: server.cloud.account(server.origin()) for name, server in box.servers.items()}
         changes = {k: v.format(origin=box.origins["oci"]) if isinstance(v, str) else v for k, v in account.items()}
         accounts["oci"] = {k: v for k, v in (accounts["oci"] | changes).items() if v is not None}
-        async with _gateway(accounts, [{"account": "oci", "model": MODEL, **(deployment or {})}, *more]) as stage:
+        deployments = [{"account": "oci", "model": MODEL, **(deployment or {})}, *more]
+        async with _gateway(accounts, deployments) as stage:
             stage.box = box
             yield stage
 

@@ -7,12 +7,14 @@ from typing import Any
 import openai
 import pytest
 
+from gateway.errors import UpstreamError
+from gateway.types import Reply
 from sandbox import _oci_demo as demo
 from sandbox._oci_signature import PublicKey
 from sandbox._oci_tokens import issue
 from sandbox.behaviour import FRAMES
 from tests.harness import ask, chat, eventually, json_answer
-from tests.oci.calls import PEM
+from tests.oci.calls import PEM, call, deployment
 from tests.oci.conftest import Stage, scripted, staged, streamed
 
 GROQ = {"account": "groq", "model": "llama-3.1-8b-instant"}
@@ -95,11 +97,16 @@ async def test_a_picture_is_looked_at_where_the_model_can_and_refused_as_the_cal
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
     ]
     messages = [{"role": "user", "content": parts}]
-    async with staged(deployment={"model": "meta.llama-4-maverick-17b-128e-instruct-fp8"}) as stage:
+    maverick = {"model": "meta.llama-4-maverick-17b-128e-instruct-fp8", "features": ["+vision"]}
+    async with staged(deployment=maverick) as stage:
         assert (await stage.ask(messages=messages, max_tokens=5)).choices[0].message.content
-    async with staged() as stage:
+    async with staged(deployment={"features": ["+vision"]}) as stage:
         with pytest.raises(openai.BadRequestError, match="does not take images"):
             await stage.ask(messages=messages, max_tokens=5)
+    async with staged() as stage:
+        with pytest.raises(openai.BadRequestError, match="'vision' is not offered by oci"):
+            await stage.ask(messages=messages, max_tokens=5)
+        assert stage.box.calls("oci") == []
 
 
 async def test_a_dedicated_endpoint_by_account_and_by_deployment() -> None:
@@ -142,7 +149,7 @@ async def test_the_callers_mistakes_are_answered_in_openais_form_and_never_tried
     async with staged(GROQ) as stage:
         with pytest.raises(openai.BadRequestError) as refused:
             await stage.ask(functions=[{"name": "f"}])
-        assert (refused.value.code, refused.value.param) == ("unsupported_value", "functions")
+        assert (refused.value.code, refused.value.param) == ("unsupported_feature", "functions")
         with pytest.raises(openai.BadRequestError, match="topP must be between"):
             await stage.ask(temperature=1.5, top_p=2)
         assert stage.attempts() == [("oci", "caller_error")]
@@ -191,6 +198,49 @@ async def test_oracles_troubles_are_another_clouds_chance_plain_and_streamed(sta
         assert stage.attempts() == [("oci", outcome), ("groq", "ok")]
         await stage.stream(max_tokens=4)
         assert stage.attempts() == [("oci", outcome), ("groq", "ok")]
+
+
+# ---------------------------------------------------------------------- what a model lacks
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_choices_that_a_model_does_not_make_are_made_by_as_many_calls(stream: bool) -> None:
+    async with staged(deployment={"features": ["-n"]}) as stage:
+        if stream:
+            chunks = await stage.stream(n=2, max_tokens=4)
+            found = {choice.index for chunk in chunks for choice in chunk.choices}
+            assert (found, chunks[-1].usage.completion_tokens) == ({0, 1}, 8)
+        else:
+            answer = await stage.raw(n=2, max_tokens=4)
+            assert answer.headers["x-arriero-degraded"] == "n=emulated"
+            assert [choice.index for choice in answer.parse().choices] == [0, 1]
+            assert answer.parse().usage.completion_tokens == 8
+        assert len(stage.box.calls("oci")) == 2
+        assert not any("isStream" in json.loads(call["body"])["chatRequest"] for call in stage.box.calls("oci"))
+
+
+async def sent(stage: Stage, missing: str, **fields: Any) -> Reply:
+    """What the provider itself makes of a call to a model without seeds."""
+    provider: Any = stage.served.gateway.fleet.providers["oci"]
+    features = stage.served.gateway.fleet.routes["r"].lanes["oci"].deployment.features - {"seed"}
+    reply: Reply = await provider.send(call(seed=7, **fields), deployment(missing=missing, features=features))
+    return reply
+
+
+async def test_a_parameter_that_a_model_lacks_is_dropped_only_where_the_route_is_lossy(stage: Stage) -> None:
+    plain = await sent(stage, "lossy", max_tokens=4)
+    assert plain.degraded == {"seed": "dropped"}
+    text = json.loads(await plain.read())["choices"][0]["message"]["content"]
+    assert "seed" not in stage.sent()
+    reply = await sent(stage, "lossy", max_tokens=4, stream=True)
+    assert (reply.degraded, reply.headers["content-type"]) == ({"seed": "dropped"}, "text/event-stream")
+    pieces = b""
+    while piece := await reply.chunk():
+        pieces += piece
+    chunks = [json.loads(line[6:]) for line in pieces.split(b"\n\n") if line.startswith(b"data: {")]
+    assert "".join(c["delta"].get("content") or "" for chunk in chunks for c in chunk["choices"]) == text
+    asked = len(stage.box.calls("oci"))
+    with pytest.raises(UpstreamError, match="cannot serve the request as asked"):
+        await sent(stage, "strict")
+    assert len(stage.box.calls("oci")) == asked
 
 
 # ---------------------------------------------------------------------- faults of the wire

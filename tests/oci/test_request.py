@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from gateway.errors import UpstreamError
+from providers._emulation import fields_of
+from providers._oci_request import PARAMETERS, Place, translate
 from sandbox import _oci_input
 from sandbox.types import Refusal
-from tests.oci.calls import COMPARTMENT, asked, body, call, deployment, translated
+from tests.oci.calls import COMPARTMENT, asked, body, call, deployment, patient, translated
 
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
 
@@ -176,14 +179,16 @@ def test_max_tokens_is_always_said(fields: dict[str, Any], wanted: int, told: di
     assert found.degraded == told
 
 
-def test_max_tokens_leaves_room_for_the_prompt_and_is_4000_where_no_limit_is_known() -> None:
-    from providers._oci_request import translate
+def max_tokens(**limits: Any) -> int:
+    asked_ = call()
+    found = translate(fields_of(asked_), asked_, deployment(**limits), Place(COMPARTMENT))
+    said: int = json.loads(found.body)["chatRequest"]["maxTokens"]
+    return said
 
-    small = deployment(max_output_tokens=4000, context_tokens=1000)
-    found = json.loads(translate(call(), small, COMPARTMENT, None).body)["chatRequest"]["maxTokens"]
-    assert 900 < found < 1000
-    unknown = deployment(max_output_tokens=None, context_tokens=None)
-    assert json.loads(translate(call(), unknown, COMPARTMENT, None).body)["chatRequest"]["maxTokens"] == 4000
+
+def test_max_tokens_leaves_room_for_the_prompt_and_is_4000_where_no_limit_is_known() -> None:
+    assert 900 < max_tokens(max_output_tokens=4000, context_tokens=1000) < 1000
+    assert max_tokens(max_output_tokens=None, context_tokens=None) == 4000
 
 
 def test_a_stream_always_asks_for_usage() -> None:
@@ -250,7 +255,7 @@ def test_formats() -> None:
 def test_what_would_give_another_answer_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
     error = refused(**fields)
     assert error.detail.param == param
-    assert error.detail.code == "unsupported_value"
+    assert error.detail.code == "unsupported_feature"
 
 
 def test_what_changes_no_answer_is_dropped_and_told_once_it_asks_for_something() -> None:
@@ -258,11 +263,26 @@ def test_what_changes_no_answer_is_dropped_and_told_once_it_asks_for_something()
     assert found.degraded == {"user": "dropped", "safety_identifier": "dropped", "service_tier": "dropped"}
 
 
+def lossy(**fields: Any) -> dict[str, Any]:
+    """What is told of a call on a route that may lose something."""
+    asked_ = call(**fields)
+    found = translate(fields_of(asked_), asked_, deployment(missing="lossy"), Place(COMPARTMENT))
+    return dict(found.degraded)
+
+
+def test_what_is_not_known_may_change_the_answer_and_is_refused_unless_the_route_is_lossy() -> None:
+    assert refused(min_p=0.1).detail.param == "min_p"
+    assert lossy(min_p=0.1) == {"min_p": "dropped"}
+
+
 def test_names_that_no_header_should_carry_are_told_without_the_name() -> None:
-    odd = {"X-Evil\r\nset-cookie: a": 1, "ключ": 2, "A" * 200: 3}
-    assert translated(**odd).degraded == {"other": "dropped"}
-    many = translated(**{f"field_{number}": 1 for number in range(50)}).degraded
-    assert len(many) <= 9
+    assert lossy(**{"X-Evil\r\nset-cookie: a": 1, "ключ": 2, "A" * 200: 3}) == {"other": "dropped"}
+    assert len(lossy(**{f"field_{number}": 1 for number in range(50)})) <= 9
+
+
+def test_every_parameter_that_openai_has_is_accounted_for() -> None:
+    named = set(CompletionCreateParamsBase.__annotations__) | {"stream"}
+    assert named - PARAMETERS.keys() == set()
 
 
 def test_a_strict_tool_is_said_to_be_none() -> None:
@@ -344,6 +364,7 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
+@patient
 @given(FIELDS, st.booleans())
 def test_whatever_is_asked_is_a_request_that_oracles_models_allow(fields: dict[str, Any], ascii_only: bool) -> None:
     raw = json.dumps({"model": "r", **fields}, ensure_ascii=ascii_only).encode()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
 from providers._oci_schema import MAX_NODES, SchemaError, plain
-from tests.oci.calls import translated
+from tests.oci.calls import patient, translated
 
 
 def written(schema: Any, *, unions: bool = False) -> Any:
@@ -118,6 +118,7 @@ VALUES = st.recursive(
 )
 
 
+@patient
 @given(SCHEMAS, VALUES)
 def test_the_same_values_are_valid_before_and_after(schema: Any, value: Any) -> None:
     whole = {**schema, "$defs": {"A": {"type": "object", "properties": {"a": {"type": "integer"}}}}}

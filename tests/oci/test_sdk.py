@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from providers import _oci_realms as realms
-from providers._oci_request import translate
+from providers._emulation import fields_of
+from providers._oci_request import Place, translate
 from sandbox import _oci_demo as demo
 from sandbox._oci_input import MODELS
 from sandbox.run import Sandbox
@@ -31,7 +32,8 @@ def box() -> Iterator[Sandbox]:
 
 def chat(box: Sandbox, config: dict[str, str] = CONFIG, **fields: Any) -> dict[str, Any]:
     """A chat whose body is what our adapter makes of OpenAI's words."""
-    body = translate(call(**fields), deployment(), demo.COMPARTMENT, None).body
+    asked = call(**fields)
+    body = translate(fields_of(asked), asked, deployment(), Place(demo.COMPARTMENT)).body
     return {"do": "chat", "endpoint": box.origins["oci"], "config": config, "details": json.loads(body)}
 
 
