@@ -71,21 +71,20 @@ def installed(python: Path, wheel: Path, tmp_path: Path) -> tuple[Path, dict[str
     return site / "bin" / "arriero", {"PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
 
 
-def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(wheel: Path):
+def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(wheel: Path, tree: Path):
     packaged = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     folders = ("gateway", "providers", "policies", "sandbox")
-    ours = {str(path.relative_to(ROOT)) for name in folders for path in (ROOT / name).rglob("*") if path.is_file()}
-    assert packaged == {name for name in ours if "__pycache__" not in name}
+    assert packaged == {str(path.relative_to(tree)) for name in folders for path in (tree / name).rglob("*.*")}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_wheel_alone_serves_the_sandbox_from_another_folder(installed: tuple[Path, dict[str, str]], tmp_path: Path):
     arriero, env = installed
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     with process.serving(folder=folder, env=env, arriero=arriero) as gateway:
         assert "Config: the built-in sandbox\n" in gateway.screen
-        assert "oci is left out: cryptography is not installed: pip install 'arriero[oci]'" in gateway.screen
+        assert "is left out" not in gateway.screen  # the lock holds what every cloud needs
         body = {"model": "llama-3.1-8b", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
         request = urllib.request.Request(
             f"{gateway.url}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
@@ -98,7 +97,7 @@ def test_the_wheel_alone_serves_the_sandbox_from_another_folder(installed: tuple
     assert (example.code, example.out.splitlines()[0]) == (0, "groq")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_make_install_makes_the_environment_once(python: Path, tree: Path):
     need("make", shutil.which("make") is not None)
     venv = tree / ".venv"

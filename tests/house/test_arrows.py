@@ -18,7 +18,7 @@ settle
 dispatch loading
 auth decisions lane refusals relay
 answer config live log metrics plugins router yaml_file
-account catalog health
+account catalog health tally
 peek prices secret sse transport
 connection dial
 http1 outcome pool
