@@ -83,6 +83,11 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     @property
+    def has_request(self) -> bool:
+        """The whole of it is here."""
+        return self.cycle is not None and not self.cycle.more_body
+
+    @property
     def backlogged(self) -> bool:
         """The client reads more slowly than it is answered."""
         return self.flow.write_paused

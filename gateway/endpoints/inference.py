@@ -12,7 +12,7 @@ import os
 import traceback
 from typing import NamedTuple, cast
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway import answer, auth, relay
 from gateway.dispatch import Dispatcher, Opened
@@ -29,6 +29,8 @@ from gateway.settle import Ended, Settlement
 from gateway.types import Call, Endpoint, Tenant, Usage
 
 DEFAULT_DEADLINE_S = 600.0
+BODY_IDLE_S = 30.0
+"""How long the next piece of a request body may take."""
 STALL_S = 5.0
 """How long after its deadline a client may still read what it was sent; then its connection is cut."""
 
@@ -71,6 +73,7 @@ class Exchange:
         self.connection = cast(Protocol, scope["extensions"]["arriero"]["connection"])
         self.headers = http.headers_of(scope)
         self.id = http.request_id(self.headers)
+        self.deadline = self.began + DEFAULT_DEADLINE_S
         self.tenant = auth.ANONYMOUS
         self.decision: Decision | None = None
         self.opened: Opened | None = None
@@ -96,8 +99,8 @@ class Exchange:
         self.tenant = self.parts.keyring.tenant(self.headers.get(b"authorization"))
         if self.live.closed:
             raise ServiceError(503, "overloaded", "This gateway is taking leave: send the call again.", retry_after_s=1)
-        config = self.parts.fleet.config
-        body = await http.read_body(self.headers, self.receive, config.server.max_body_bytes)
+        self.deadline = self.began + self._timeout_s()
+        body = await self._body()
         self.connection.read_on()
         peeked = peek(body, self.endpoint)
         route = self.parts.fleet.route(peeked.model, self.tenant.routes)
@@ -109,6 +112,20 @@ class Exchange:
         self.opened = await self.parts.dispatcher.dispatch(call, self.decision, route)
         with self.opened.lease:
             return await (self._stream(self.opened) if call.stream else self._plain(self.opened))
+
+    async def _body(self) -> bytes:
+        """The whole request body. Raises ClientError, 408 among others."""
+        whole = self.connection.has_request  # nearly always, and then nothing is to be timed
+        receive = self.receive if whole else self._receive_in_time
+        return await http.read_body(self.headers, receive, self.parts.fleet.config.server.max_body_bytes)
+
+    async def _receive_in_time(self) -> Message:
+        try:
+            async with asyncio.timeout(min(BODY_IDLE_S, self.deadline - self.clock())):
+                return await self.receive()
+        except TimeoutError:
+            self.connection.close_after_answer()
+            raise ClientError(408, "request_timeout", "The request body stopped coming: send it again.") from None
 
     def _call(self, route: Route, peeked: Peeked, body: bytes) -> Call:
         session = self.headers.get(b"x-arriero-session")
@@ -132,7 +149,7 @@ class Exchange:
             expected_output_tokens=0 if self.endpoint == "embeddings" else expected * peeked.choices,
             labels=auth.labels(self.tenant, labels.decode("latin-1") if labels else None),
             session=session.decode("latin-1")[:256] if session else None,
-            deadline=self.began + self._timeout_s(),
+            deadline=self.deadline,
             include_usage=peeked.include_usage,
             seed=int.from_bytes(hashlib.blake2b(self.id.encode(), digest_size=8).digest(), "little"),
             body=body,

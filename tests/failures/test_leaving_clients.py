@@ -192,6 +192,50 @@ async def test_half_a_request_body_is_one_line_and_no_attempt() -> None:
         assert on.asked() == [0]
 
 
+async def test_c7_a_request_body_that_stops_coming_is_a_408_and_the_end_of_the_connection() -> None:
+    whole = request(chat(user="x" * 100_000), x_arriero_timeout_s="0.3")
+    async with stage(answering()) as on:
+        for size in (whole.index(b"\r\n\r\n") + 4, len(whole) - 90_000, len(whole) - 1):
+            on.calls += 1
+            async with caller(on.served) as client:
+                await client.send(whole[:size])
+                answer = await client.answer()
+                assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+                assert 0.2 < answer.seconds < 1.0
+                assert answer.headers["connection"] == "close"
+                assert await client.closed() == b""
+        assert on.asked() == [0]
+
+
+async def test_c7_a_request_body_that_comes_slowly_is_waited_for() -> None:
+    whole = request(chat(user="x" * 1000), x_arriero_timeout_s="20")
+    async with stage(answering()) as on, caller(on.served) as client:
+        on.calls += 1
+        for at in range(0, len(whole), 100):
+            await client.send(whole[at : at + 100])
+            await asyncio.sleep(0.02)
+        assert (await client.answer()).status == 200
+
+
+async def test_c10_the_body_of_a_refused_request_never_becomes_the_next_request() -> None:
+    planted = request(chat("planted"))
+    body = chat(user="x" * 200_000)[:-1] + b"   " + planted + b"}"
+    refused = {
+        401: dict[str, str](),
+        415: {"authorization": "Bearer k", "content_encoding": "gzip"},
+        413: {"authorization": "Bearer k"},
+        400: {"authorization": "Bearer k", "x_arriero_timeout_s": "soon"},
+    }
+    keys = [{"name": "team", "key": "k"}]
+    async with stage(answering(), keys=keys, server={"max_body_bytes": 100_000}) as on, caller(on.served) as client:
+        for status, headers in refused.items():
+            await client.send(on.request(body, **headers))
+            assert (await client.answer()).status == status
+            await client.send(on.request(chat(), authorization="Bearer k"))
+            assert (await client.answer()).status == 200
+        assert on.asked() == [4]
+
+
 async def test_half_a_request_head_is_no_call() -> None:
     async with stage(answering()) as on:
         async with caller(on.served) as client:
