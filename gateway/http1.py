@@ -31,22 +31,35 @@ def request_head(method: str, target: str, host: str, headers: Sequence[tuple[st
 
     `host` and `content_length` become headers here and may not be among `headers`; neither may transfer-encoding.
     """
+    return ended_head(begun_head(method, target, host, headers), (), content_length)
+
+
+def begun_head(method: str, target: str, host: str, headers: Sequence[tuple[str, str]]) -> bytes:
+    """The part of a request head that is the same for many requests, to be kept and given to `ended_head`."""
     if not _TOKEN.fullmatch(method):
         raise ValueError("the method is not a token")
     if not _TARGET.fullmatch(target):
         raise ValueError("the target holds a space or a control character")
     if not _TARGET.fullmatch(host):
         raise ValueError("the host holds a space or a control character")
+    return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode("latin-1") + _header_lines(headers)
+
+
+def ended_head(begun: bytes, headers: Sequence[tuple[str, str]], content_length: int) -> bytes:
+    """A whole request head out of a kept part and what belongs to one request."""
     if content_length < 0:
         raise ValueError("the content length is negative")
-    lines = [f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n"]
+    return b"%b%bcontent-length: %d\r\n\r\n" % (begun, _header_lines(headers), content_length)
+
+
+def _header_lines(headers: Sequence[tuple[str, str]]) -> bytes:
+    lines = []
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or name.lower() in _OURS:
             raise ValueError(f"header {name!r} cannot be sent")
         if not _VALUE.fullmatch(value):
             raise ValueError(f"the value of header {name} holds a control character or is not latin-1")
         lines.append(f"{name}: {value}\r\n")
-    lines.append(f"content-length: {content_length}\r\n\r\n")
     return "".join(lines).encode("latin-1")
 
 

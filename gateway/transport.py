@@ -12,10 +12,10 @@ from typing import NoReturn
 from gateway.connection import PIECE, TIMER_SLACK_S, WHOLE, Clock, Connection, Origin, Phase, Timeouts
 from gateway.dial import Dialer
 from gateway.errors import UpstreamError
-from gateway.http1 import Incoming, request_head
+from gateway.http1 import Incoming, begun_head, ended_head, request_head
 from gateway.pool import Pool
 
-__all__ = ["Client", "Origin", "Response", "Timeouts", "request_head"]
+__all__ = ["Client", "Origin", "Response", "Timeouts", "begun_head", "ended_head", "request_head"]
 
 
 class Response:

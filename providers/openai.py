@@ -18,7 +18,7 @@ from gateway.errors import Detail, UpstreamError
 from gateway.outcome import go_duration_s
 from gateway.peek import rewrite, spans
 from gateway.secret import Secret
-from gateway.transport import Client, Origin, Response, request_head
+from gateway.transport import Client, Origin, Response, begun_head, ended_head, request_head
 from gateway.types import Call, Deployment, Endpoint, Observed, Provider, Reply, Room
 from providers.credentials.access_token import AccessToken
 
@@ -154,6 +154,7 @@ class Passthrough:
         self.account, self.name, self.clock = account, name, clock
         parts = urlsplit(account.base_url())
         self.host = parts.netloc
+        self._begun: dict[tuple[str, str, Endpoint, bool], bytes] = {}
         self.token = account.access_token(clock)
         self.client = Client(
             Origin(
@@ -196,16 +197,22 @@ class Passthrough:
         return PassedReply(response, self.account.timeouts.first_byte_s)
 
     def _head(self, call: Call, deployment: Deployment, length: int, bearer: Sequence[tuple[str, str]]) -> bytes:
+        key = (call.route, deployment.name, call.endpoint, call.stream)
+        begun = self._begun.get(key)
+        if begun is None:
+            begun = self._begun[key] = self._begun_head(call, deployment)
+        return ended_head(begun, [*bearer, ("x-request-id", call.id)], length)
+
+    def _begun_head(self, call: Call, deployment: Deployment) -> bytes:
+        """What the heads of all such calls have in common."""
         headers = [
-            *bearer,
             *self.account.headers(),
             ("content-type", "application/json"),
             ("accept", "text/event-stream" if call.stream else "application/json"),
             ("accept-encoding", "identity"),
             ("user-agent", "arriero"),
-            ("x-request-id", call.id),
         ]
-        return request_head("POST", self.account.target(deployment, call.endpoint), self.host, headers, length)
+        return begun_head("POST", self.account.target(deployment, call.endpoint), self.host, headers)
 
     async def _refused(self, response: Response) -> UpstreamError:
         """The error answer as an error; a body that breaks off or stalls says nothing."""
