@@ -16,39 +16,61 @@ from gateway.outcome import MAX_COOL_S, Outcome
 from gateway.prices import marginal_price, own_price
 from gateway.types import Candidate, Deployment, Price, Quantiles, Room, Speed, Spent
 
-WINDOW = 24
-"""Samples a quantile is made of: a step change moves the median after 12 calls and the p95 after 2."""
+MEDIAN_WINDOW = 24
+P95_WINDOW = 128
+"""Samples a quantile is made of: a step change moves the median after 12 calls and the p95 after 7, and one slow answer
+in a hundred moves neither."""
 ERROR_MEMORY_S = 30.0
 DAY_S = 86_400
-FRESH_S = 300.0
+FRESH_S = 60.0
 """A sample older than this no longer speaks."""
 
 
-class Samples:
-    """The last WINDOW values, kept in order of time and in order of size."""
+class Window:
+    """The last `size` values, kept in order of time and in order of size."""
 
-    __slots__ = ("_by_size", "_by_time", "_times")
+    __slots__ = ("_by_size", "_by_time", "_size", "_times")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._by_time: deque[float] = deque()
         self._times: deque[float] = deque()
         self._by_size: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._by_size)
 
     def add(self, value: float, now: float) -> None:
         self._by_time.append(value)
         self._times.append(now)
         bisect.insort(self._by_size, value)
-        while len(self._by_time) > WINDOW or self._times[0] < now - FRESH_S:
+        while len(self._by_time) > self._size or self._times[0] < now - FRESH_S:
             self._times.popleft()
             oldest = self._by_time.popleft()
             del self._by_size[bisect.bisect_left(self._by_size, oldest)]
 
+    def quantile(self, share: float) -> float:
+        return self._by_size[round((len(self._by_size) - 1) * share)]
+
+
+class Samples:
+    """A short memory for the median, a longer one for the p95: one slow answer in a hundred must not be the p95."""
+
+    __slots__ = ("_long", "_short", "_updated")
+
+    def __init__(self) -> None:
+        self._short, self._long = Window(MEDIAN_WINDOW), Window(P95_WINDOW)
+        self._updated = 0.0
+
+    def add(self, value: float, now: float) -> None:
+        self._short.add(value, now)
+        self._long.add(value, now)
+        self._updated = now
+
     def quantiles(self) -> Quantiles | None:
-        count = len(self._by_size)
-        if not count:
+        if not len(self._long):
             return None
-        last = self._by_size
-        return Quantiles(last[(count - 1) // 2], last[round((count - 1) * 0.95)], count, self._times[-1])
+        return Quantiles(self._short.quantile(0.5), self._long.quantile(0.95), len(self._long), self._updated)
 
 
 class Pace:
