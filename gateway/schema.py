@@ -85,6 +85,6 @@ def _policy(name: str, kind: type) -> dict[str, Any]:
 
 
 def _special(kind: type) -> dict[str, Any]:
-    if kind is Secret:
+    if issubclass(kind, Secret):
         return {"type": "string", "description": "env:NAME, file:/path, or the text itself"}
     raise NotImplementedError(kind)
