@@ -223,4 +223,8 @@ def _models(arguments: Arguments) -> int:
 def _sandbox(arguments: Arguments) -> int:
     from sandbox.run import main as run_sandbox  # its own program; not part of serving
 
-    return run_sandbox(["--port", str(arguments.port), *(["--print-config"] if arguments.print_config else [])])
+    try:
+        return run_sandbox(["--port", str(arguments.port), *(["--print-config"] if arguments.print_config else [])])
+    except OSError as error:
+        reason = f"cannot listen there and on the ports after it: {os.strerror(error.errno or 0)}; choose another"
+        raise ConfigError("--port", f"{arguments.port}: {reason}") from error

@@ -1,6 +1,9 @@
 """`arriero check`, `models`, `explain` and `sandbox` from outside: what they print, where, and how they end."""
 
 import json
+import signal
+import socket
+import subprocess
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -93,8 +96,6 @@ def test_models_prints_the_catalogue_for_people_and_for_programs(tmp_path: Path,
 
 
 def test_a_reader_that_leaves_early_is_no_error_message(tmp_path: Path):
-    import subprocess
-
     shell = f"{process.ARRIERO} models --json | head -c 10"
     done = subprocess.run(
         ["bash", "-c", shell], cwd=tmp_path, env=process.environment(), capture_output=True, timeout=process.PATIENCE_S
@@ -191,3 +192,36 @@ def test_the_config_of_the_box_and_of_its_command_differ_in_ports_alone(box: San
     assert set(ours["routes"]) <= set(printed["routes"])
     for name, account in ours["providers"].items():
         assert printed["providers"][name] == {**account, "url": printed["providers"][name]["url"]}
+
+
+def test_the_sandbox_alone_says_where_each_cloud_is_and_ends_when_asked_to(tmp_path: Path):
+    sandbox = subprocess.Popen(
+        [process.ARRIERO, "sandbox", "--port", "0"],
+        cwd=tmp_path,
+        env=process.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert sandbox.stderr is not None
+    urls: dict[str, str] = {}
+    try:
+        while "nim" not in urls:
+            name, _, url = sandbox.stderr.readline().strip().partition(" ")
+            assert url, "it ended"
+            urls[name] = url.strip()
+        with urllib.request.urlopen(f"{urls['control']}/calls", timeout=process.PATIENCE_S) as response:
+            assert json.load(response)["calls"] == []
+    finally:
+        sandbox.send_signal(signal.SIGINT)
+        sandbox.wait(process.PATIENCE_S)
+        sandbox.stderr.close()
+    assert {"vllm", "groq", "azure", "vertex", "databricks", "nim"} <= set(urls)
+    assert sandbox.returncode == 130
+
+
+def test_the_sandbox_names_a_busy_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert command(["sandbox", "--port", str(port)], tmp_path) == 2
+    reason = "cannot listen there and on the ports after it: Address already in use; choose another"
+    assert capsys.readouterr().err == f"arriero: --port: {port}: {reason}\n"
