@@ -22,7 +22,8 @@ class Lane:
     def candidate(self, now: float) -> Candidate:
         facts = self.facts
         view, stamp = self._view, facts.version + facts.account.version
-        if view is None or stamp != self._stamp or self.deployment.gpu_nano_per_s or view.error_rate:  # these move by time
+        # prices of own GPUs and error rates move by time alone
+        if view is None or stamp != self._stamp or self.deployment.gpu_nano_per_s or view.error_rate:
             self._view = view = facts.view(self.deployment, now)
             self._stamp = stamp
         return view

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from sandbox.run import Sandbox
 from tests.harness import Connection, answer_bytes, upstream
-from tests.leaf.test_litellm import HELLO, leaf
+from tests.leaf.test_litellm import leaf
+
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
 
 
 async def test_no_field_of_a_request_sends_the_call_elsewhere(tmp_path: Path) -> None:
