@@ -508,3 +508,48 @@ async def test_a_reader_that_stopped_reading_does_not_keep_the_others_waiting() 
             assert (answer.status, answer.seconds < 2) == (200, True)
         client.reset()
         await on.served.at_rest()
+
+
+@pytest.mark.parametrize("end", ["fin", "rst"])
+async def test_b7_a_stream_cut_at_any_byte_is_whole_or_says_that_it_is_not(end: str) -> None:
+    wire = STREAM_HEAD + b"".join(map(chunk, [*whole(*TEXTS[:3])[:-1], usage(3, 3), DONE, b""]))
+    places = iter(range(0, len(wire), 5))
+
+    async def cutting(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(wire[: next(places)])
+        if end == "rst":
+            connection.reset()
+
+    budget = {"retry_budget": 1.0, "retry_floor_per_s": 1000.0}
+    seen = set()
+    async with stage(cutting, streaming(*whole("other")), attempts=budget) as on:
+        for _ in range(0, len(wire), 5):
+            answer = await on.stream(stream_options={"include_usage": True})
+            assert answer.status == 200
+            if answer.headers["x-arriero-deployment"] == "b":
+                assert (answer.deltas, answer.done) == (["other"], True)
+                seen.add("before")
+            elif answer.fault is None:
+                assert (answer.deltas, answer.finishes, answer.done) == (TEXTS[:3], ["stop"], True)
+                seen.add("after")
+            else:
+                assert answer.deltas == TEXTS[: len(answer.deltas)]
+                assert (answer.finishes, answer.done, answer.fault["code"]) == ([], False, "stream_incomplete")
+                seen.add("within")
+    assert seen == {"before", "within", "after"}
+
+
+async def test_b5_a_plain_answer_cut_at_any_byte_is_never_delivered() -> None:
+    wire = answer_bytes()
+    places = iter(range(0, len(wire), 5))
+
+    async def cutting(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(wire[: next(places)])
+
+    budget = {"retry_budget": 1.0, "retry_floor_per_s": 1000.0}
+    async with stage(cutting, answering(answer_bytes("other")), attempts=budget) as on:
+        for _ in range(0, len(wire), 5):
+            answer = await on.ask()
+            assert (answer.status, answer.headers["x-arriero-deployment"]) == (200, "b")
