@@ -85,7 +85,7 @@ async def test_a_settlement_that_fails_half_way_is_not_done_again(stream: bool) 
     async with upstream(script) as cloud, serving(config({"r": route(PRICED)}, a=cloud.url)) as served:
         bound: Any = served.gateway.fleet.routes["r"].lanes["a"].bound
         bound.output = Failing()
-        answer: Answer = await ask(served, chat(**({"stream": True} if stream else {})))
+        answer: Answer = await ask(served, chat(stream=stream))
         assert answer.done if stream else answer.status == 500
         await eventually(lambda: served.calls(), "the call left no line")
         assert len(served.calls()) == 1
