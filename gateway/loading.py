@@ -155,11 +155,11 @@ def decode(value: object, kind: type[T], path: str) -> T:
 
 
 def _special(kind: type, value: object) -> object:
-    if kind is not Secret:
+    if not issubclass(kind, Secret):
         raise NotImplementedError(kind)
     if not isinstance(value, str):
         raise ValueError("must be text, `env:NAME` or `file:/path`")
-    return Secret(value)
+    return kind(value)
 
 
 __all__ = ["account", "build", "decode", "deployment", "mapping", "naming", "parse", "policy", "read", "unknown"]

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 RECHECK_S = 1.0
 
@@ -12,6 +13,7 @@ class Secret:
     """`env:NAME`, `file:/path` or the text itself. A file is read again when it changed, at most once a second."""
 
     __slots__ = ("_checked", "_clock", "_modified", "_path", "_text", "source")
+    one_line: ClassVar[bool] = True
 
     def __init__(self, spec: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises ValueError that names the variable or the file that is missing."""
@@ -25,7 +27,7 @@ class Secret:
             self._text = self._read(self._path)
         else:
             self._text = spec
-        if problem := _problem(self._text):
+        if problem := self._problem(self._text):
             raise ValueError(problem if self.source == "text" else f"{self.source} {problem}")
 
     def _read(self, path: Path) -> str:
@@ -48,9 +50,16 @@ class Secret:
         try:
             if path.stat().st_mtime_ns != self._modified:
                 text = self._read(path)
-                self._text = self._text if _problem(text) else text
+                self._text = self._text if self._problem(text) else text
         except (OSError, ValueError):
             return
+
+    def _problem(self, text: str) -> str:
+        """Why a text cannot be a secret: most go into headers."""
+        if not text:
+            return "is empty"
+        flat = text if self.one_line else "".join(text.splitlines())
+        return "" if flat.isascii() and flat.isprintable() else "holds a character that no header can carry"
 
     def __repr__(self) -> str:
         return "***"
@@ -58,14 +67,14 @@ class Secret:
     __str__ = __repr__
 
 
+class Pem(Secret):
+    """A private key as text: it has lines, and goes into no header."""
+
+    __slots__ = ()
+    one_line = False
+
+
 def _from_environment(name: str) -> str:
     if name not in os.environ:
         raise ValueError(f"the environment variable {name} is not set")
     return os.environ[name].strip()  # Kubernetes secrets often end with a line break
-
-
-def _problem(text: str) -> str:
-    """Why a text cannot be a secret: it goes into headers."""
-    if not text:
-        return "is empty"
-    return "" if text.isascii() and text.isprintable() else "holds a character that no header can carry"

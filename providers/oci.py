@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+import msgspec
+
 from gateway.account import Account
 from gateway.errors import UpstreamError
-from gateway.secret import Secret
+from gateway.secret import Pem, Secret
 from gateway.transport import Client, Origin, Response, request_head
 from gateway.types import Call, Deployment, Observed, Provider, Reply
 from providers import _oci_realms as realms
@@ -63,7 +65,7 @@ class OCI(Account, frozen=True, kw_only=True):
     user: str | None = None
     fingerprint: str | None = None
     key_file: str | None = None
-    key: Secret | None = None
+    key: Pem | None = None
     pass_phrase: Secret | None = None
     config_file: str | None = None
     profile: str = "DEFAULT"
@@ -81,6 +83,8 @@ class OCI(Account, frozen=True, kw_only=True):
                 "'compartment' is missing: the OCID of the compartment that pays, such as "
                 "ocid1.compartment.oc1..aaaa, or of the tenancy for its root"
             )
+        if self.api_key is not None:
+            msgspec.structs.force_setattr(self, "emulates", frozenset())  # a pass-through stands in for nothing
         if self.key and self.key_file:
             raise ValueError("needs either 'key' or 'key_file', not both")
         has_key = bool(self.key or self.key_file)

@@ -389,3 +389,22 @@ async def test_a_key_of_the_service_takes_the_openai_compatible_path_without_a_s
     assert provider.account.base_url() == "https://inference.generativeai.us-chicago-1.oci.oraclecloud.com/openai/v1"
     assert provider.secrets == ["sk-x"]
     await gateway.fleet.aclose()
+
+
+@pytest.mark.parametrize("spec", ["env:ARRIERO_TEST_PEM", "file:{folder}/key.pem", PEM, demo.PRIVATE_KEY])
+async def test_a_key_may_be_text_with_lines_wherever_it_stands(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key.pem").write_text(PEM)
+    monkeypatch.setenv("ARRIERO_TEST_PEM", PEM)
+    gateway = Gateway(loading.build(account(**{**KEYED, "key": spec.format(folder=tmp_path)})))
+    provider: Any = gateway.fleet.providers["oci"]
+    assert (await provider.source.get()).key_id == f"{demo.TENANCY}/{demo.USER}/{demo.FINGERPRINT}"
+    assert repr(provider.account.key) == "***"
+    assert provider.secrets == [provider.account.key.reveal()]
+    await gateway.fleet.aclose()
+
+
+def test_other_secrets_still_have_one_line() -> None:
+    with pytest.raises(ConfigError, match="a character that no header can carry"):
+        loading.build(account(**KEYED, pass_phrase="two\nlines"))
