@@ -62,9 +62,7 @@ PARAMETERS: Mapping[str, Handling] = {
 `ignored`: it does not change the answer; said as dropped. `lossy`: refused, or dropped where the route is lossy; so is
 what is not here."""
 
-OFFERS = frozenset(
-    {"chat", "stream", "tools", "tool_choice", "stream_tools", "json_schema", "stop", "vision", "prefill"}
-)
+OFFERS = frozenset({"chat", "stream", "tools", "tool_choice", "stream_tools", "json_schema", "stop", "vision"})
 """What Converse can carry at all; which weights can do what is the catalogue's matter."""
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch

@@ -55,7 +55,7 @@ class Guardrail(Section, frozen=True, kw_only=True):
     stream: Literal["sync", "async"] = "sync"
 
 
-Region = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{4,32}$", description="an AWS region such as us-east-1")]
+Region = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{4,32}(?!\n)$", description="an AWS region such as us-east-1")]
 
 
 class Bedrock(Account, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """AWS Signature Version 4 in headers, for JSON that is posted: the hot path, without a library. Pure.
 
 Source: AWS, "Create a signed AWS API request"; checked bit by bit against botocore.auth.SigV4Auth in tests/bedrock.
-Signing costs 15 µs here and 120 µs with botocore's request objects."""
+Signing costs a fifth of what botocore's request objects do (docs/decisions)."""
 
 import functools
 import hashlib

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 
+from gateway.errors import UpstreamError
 from gateway.outcome import MAX_COOL_S
 from providers.bedrock import Runtime
 from providers.credentials.sigv4 import Keys
@@ -16,7 +18,7 @@ from sandbox import _bedrock_auth as auth
 from sandbox import _bedrock_tokens as box_tokens
 from sandbox.bedrock import _ARN, GUARDED_WORD, GUARDRAIL
 from sandbox.run import Sandbox
-from tests.bedrock.calls import WEATHER
+from tests.bedrock.calls import WEATHER, call, deployment
 from tests.harness import Clock, Served, ask, chat, serving
 
 HELLO: list[Any] = [{"role": "user", "content": "Tell me of llamas."}]
@@ -193,6 +195,22 @@ async def test_another_endpoint_is_refused_and_nothing_is_sent() -> None:
             with pytest.raises(openai.BadRequestError, match="is not offered by bedrock"):
                 await create
         assert w.asked() == []
+
+
+async def test_what_a_route_wants_of_a_missing_feature_reaches_the_cloud() -> None:
+    """Below the policy that says it: the same call at a strict, an emulating and a lossy deployment."""
+    made = call(tools=[WEATHER], stream=True, seed=7)
+    at = {missing: deployment(missing=missing) for missing in ("strict", "emulate", "lossy")}
+    async with world() as w:
+        provider = w.served.gateway.fleet.providers["bedrock"]
+        for missing in ("strict", "emulate"):
+            with pytest.raises(UpstreamError, match="as asked"):
+                await provider.send(made, at[missing])
+        llama = msgspec.structs.replace(at["lossy"], model=BEDROCK["model"])
+        reply = await provider.send(made, llama)
+        assert reply.degraded == {"seed": "dropped", "stream": "emulated"}
+        assert b"tool_calls" in await reply.chunk()
+        assert b"seed" not in w.box.calls()[0]["body"].encode()
 
 
 # ---------------------------------------------------------------------- bad days

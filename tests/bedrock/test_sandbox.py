@@ -192,7 +192,7 @@ def signed(box: Sandbox, body: bytes, **changes: Any) -> tuple[str, dict[str, st
     signer = botocore.auth.SigV4Auth(
         botocore.credentials.Credentials(*keys), changes.get("service", "bedrock"), changes.get("region", auth.REGION)
     )
-    request.context["timestamp"] = changes.get("at", _now(0))
+    request.context["timestamp"] = _now(changes.get("later_s", 0))
     request.headers["X-Amz-Date"] = request.context["timestamp"]
     if keys[2]:
         request.headers["X-Amz-Security-Token"] = keys[2]
@@ -222,15 +222,15 @@ async def test_a_good_signature_passes(threaded: Sandbox) -> None:
     path, headers = signed(threaded, RAW)
     assert (await posted(threaded, path, headers, RAW)).status == 200
     for seconds in (-290, 290):
-        path, headers = signed(threaded, RAW, at=_now(seconds))
+        path, headers = signed(threaded, RAW, later_s=seconds)
         assert (await posted(threaded, path, headers, RAW)).status == 200
 
 
 @pytest.mark.parametrize(
     ("changes", "name", "word"),
     [
-        ({"at": _now(-400)}, "InvalidSignatureException", "Signature expired"),
-        ({"at": _now(400)}, "InvalidSignatureException", "Signature not yet current"),
+        ({"later_s": -400}, "InvalidSignatureException", "Signature expired"),
+        ({"later_s": 400}, "InvalidSignatureException", "Signature not yet current"),
         ({"region": "us-east-1"}, "InvalidSignatureException", "scoped to a valid region"),
         ({"service": "bedrock-runtime"}, "InvalidSignatureException", "correct service: 'bedrock'"),
         ({"keys": (auth.ACCESS_KEY_ID, "wrong", None)}, "InvalidSignatureException", "does not match"),
