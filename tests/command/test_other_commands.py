@@ -177,20 +177,17 @@ def test_explain_refuses_half_a_question(
     assert words in capsys.readouterr().err
 
 
-def test_the_sandbox_writes_a_config_that_loads_and_is_good(tmp_path: Path):
-    done = process.run("sandbox", "--print-config", "--port", "19100", folder=tmp_path)
-    assert done.code == 0
-    config = loading.parse(done.out)
-    assert set(config.routes) >= SANDBOX_ROUTES
-    (tmp_path / "box.yaml").write_text(done.out)
-    assert process.run("check", "--offline", "box.yaml", folder=tmp_path).code == 0
-
-
-def test_the_config_of_the_box_and_of_its_command_differ_in_ports_alone(box: Sandbox, tmp_path: Path):
-    printed = yaml.safe_load(process.run("sandbox", "--print-config", folder=tmp_path).out)
-    ours = yaml.safe_load(box.config_text())
+def test_the_sandbox_writes_a_config_that_loads_and_is_good(
+    box: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert command(["sandbox", "--print-config", "--port", "19100"], tmp_path) == 0
+    text = capsys.readouterr().out
+    (tmp_path / "box.yaml").write_text(text)
+    assert command(["check", "--offline", "box.yaml"], tmp_path) == 0
+    assert set(loading.parse(text).routes) >= SANDBOX_ROUTES
+    printed, ours = yaml.safe_load(text), yaml.safe_load(box.config_text())
     assert set(ours["routes"]) <= set(printed["routes"])
-    for name, account in ours["providers"].items():
+    for name, account in ours["providers"].items():  # they differ in ports alone
         assert printed["providers"][name] == {**account, "url": printed["providers"][name]["url"]}
 
 

@@ -108,6 +108,12 @@ def test_a_path_that_is_not_served_is_not_found(wire: Wire):
     assert caught.value.response.json()["error"]["code"] == "not_found"
 
 
+def test_what_a_cloud_cannot_process_keeps_its_status(wire: Wire):
+    wire.box.set("groq", fault={"kind": "status", "status": 422})
+    error = fails(wire, openai.UnprocessableEntityError, "on-groq")
+    assert body_of(error)["type"] == "invalid_request_error"
+
+
 def test_a_cloud_that_is_full_is_a_rate_limit_with_its_wait(wire: Wire):
     wire.box.set("groq", fault={"kind": "status", "status": 429, "headers": {"retry-after": "7"}})
     error = fails(wire, openai.RateLimitError, "on-groq")
