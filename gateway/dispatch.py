@@ -8,12 +8,12 @@ Rule 4. What is taken is given back by the lease of the Opened that is returned,
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from typing import NamedTuple
 
 from gateway import answer, relay
 from gateway.errors import Answerable, ClientError, UpstreamError
 from gateway.lane import Lane, Route
+from gateway.lease import Lease
 from gateway.outcome import Outcome, final_error, judge, rate_limit_reset_s, retry_after_s
 from gateway.router import Attempt, Decision
 from gateway.tally import Count
@@ -53,7 +53,7 @@ class Opened(NamedTuple):
     candidate: Candidate
     attempt: Attempt
     reply: Reply
-    lease: ExitStack
+    lease: Lease
     plain: answer.Answer | None
     stream: relay.Stream | None
 
@@ -110,7 +110,7 @@ class Dispatcher:
         return "no further attempt: the retry budget is used up"
 
     async def _attempt(self, call: Call, lane: Lane, candidate: Candidate, attempt: Attempt) -> Opened:
-        with ExitStack() as lease:
+        with Lease() as lease:
             lane.facts.begin()
             lease.callback(lane.facts.end)
             reply = await lane.provider.send(call, lane.deployment)

@@ -16,7 +16,7 @@ endpoints.http explain server
 fleet
 settle
 dispatch loading
-auth decisions lane refusals relay
+auth decisions lane lease refusals relay
 answer config live log metrics plugins router yaml_file
 account catalog health tally
 peek prices secret sse transport
