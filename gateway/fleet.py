@@ -182,7 +182,7 @@ class Fleet:
         model = config.model or (row.id if row else None)
         if model is None:
             raise ConfigError(path, _no_model(weights, cloud))
-        usual: frozenset[str] = getattr(account, "usual_features", frozenset(FEATURES) - {"embeddings", "audio"})
+        usual: frozenset[str] = getattr(account, "usual_features", frozenset(FEATURES))
         features = row.features if row else usual
         return Deployment(
             name=config.name or config.account,

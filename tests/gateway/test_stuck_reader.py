@@ -23,5 +23,5 @@ async def test_a_client_that_never_reads_is_cut_soon_after_its_deadline() -> Non
             async with asyncio.timeout(20):
                 await eventually(lambda: len(served.gateway.live) == 0, "the call still hangs")
         (call,) = served.calls()
-        assert call["status"] == 499
+        assert call["status"] == 499 or call["code"] == "stream_incomplete", call
         await served.at_rest()
