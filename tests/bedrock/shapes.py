@@ -51,5 +51,12 @@ def _collect(shape: Any, found: dict[str, Any]) -> None:
         _collect(shape.value, found)
 
 
+def text() -> str:
+    """The file: one shape a line."""
+    found = shapes()
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(shape)}" for name, shape in found.pop("shapes").items())
+    return f'{json.dumps(found)[:-1]}, "shapes": {{\n{lines}\n}}}}\n'
+
+
 if __name__ == "__main__":
-    PLACE.write_text(json.dumps(shapes(), indent=1, sort_keys=True) + "\n")
+    PLACE.write_text(text())

@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from gateway import loading
+from gateway.app import Gateway
 from gateway.errors import ConfigError
-from providers.bedrock import Bedrock
+from gateway.types import Deployment
+from providers.bedrock import EMULATES, USUAL_FEATURES, Bedrock
 from tests.harness import config, route, serving
 
 KEYS = {"access_key_id": "AKID", "secret_access_key": "secret"}
@@ -111,3 +113,21 @@ async def test_an_account_without_credentials_does_not_keep_the_others_from_serv
 def test_nothing_secret_is_printed() -> None:
     found = account(region="us-east-1", **KEYS)
     assert "secret" not in repr(msgspec.structs.asdict(found)).replace("secret_access_key", "")
+
+
+def deployed(*policies: Any, **fields: Any) -> Deployment:
+    """The deployment that a route makes of a model the catalogue does not know."""
+    routes = {"r": route({"account": "b", "model": "arn:x", **fields}, policies=list(policies))}
+    built = loading.build(config(routes, b={"type": "bedrock", "region": "us-east-1", "api_key": "k"}))
+    return Gateway(built).fleet.routes["r"].lanes["b"].deployment
+
+
+def test_weights_that_the_catalogue_does_not_know_do_what_any_llama_does() -> None:
+    assert deployed().features == USUAL_FEATURES
+    assert deployed(features=["+tool_choice"]).features == USUAL_FEATURES | {"tool_choice"}
+    assert deployed().emulates == EMULATES
+
+
+def test_a_deployment_knows_what_its_route_wants_of_missing_features() -> None:
+    assert deployed("breaker").missing == "emulate"
+    assert deployed("breaker", {"capability": {"missing": "strict"}}).missing == "strict"
