@@ -180,7 +180,12 @@ def text(found: Mapping[str, Any], width: int = 100) -> str:
         lines.append(f"baseline  {found['baseline']['model']} would cost ${found['baseline']['expected_cost_usd']}")
     for number, attempt in enumerate(found.get("attempts", ()), 1):
         lines.append(_attempt_line(number, attempt))
-    return "\n".join(lines)
+    return "\n".join(_printable(line) for text in lines for line in text.split("\n"))
+
+
+def _printable(line: str) -> str:
+    """Clouds may say what moves a terminal."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _headline(found: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.explain import render, text
 from gateway.log import Log
 from sandbox.run import Sandbox
 from tests import process
@@ -63,10 +64,27 @@ async def test_what_a_cloud_says_cannot_break_out_of_its_line(human: bool) -> No
             assert answer.status == 400
             await served.at_rest()
             served.gateway.log.flush()
-            text = served._log.getvalue().decode()
-    assert text.count("\n") == 1
-    assert not CONTROLS.search(text)
-    assert len(text) < 1000
+            line = served._log.getvalue().decode()
+    assert line.count("\n") == 1
+    assert not CONTROLS.search(line)
+    assert len(line) < 1000
+
+
+async def test_what_a_cloud_says_cannot_move_the_terminal_of_who_asks_why() -> None:
+    async def odd(connection: Connection) -> None:
+        await connection.request()
+        head = b"content-type: te\x9b31mxt/\xc2\x85x\r\ncontent-length: 2\r\n\r\nhi"
+        await connection.send(b"HTTP/1.1 200 OK\r\n" + head)
+        await connection.closed()
+
+    async with upstream(odd) as cloud, serving(config({"r": route("a")}, a=cloud.url)) as served:
+        assert (await ask(served, chat("r", stream=True))).status == 502
+        await served.at_rest()
+        (kept,) = served.decisions()
+        told = text(render(kept, served.gateway.fleet))
+        assert "with te?31mxt" in told
+        assert not CONTROLS.search(told)
+        assert not CONTROLS.search(served._log.getvalue().decode())
 
 
 async def test_every_call_is_one_line_however_it_ended() -> None:
