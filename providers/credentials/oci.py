@@ -28,10 +28,11 @@ _PADDING, _SHA256 = padding.PKCS1v15(), hashes.SHA256()
 
 
 class Identity(NamedTuple):
-    """Who signs: what Oracle knows the key by, and the key."""
+    """Who signs: what Oracle knows the key by, the key, and what it signs of any request."""
 
     key_id: str
     key: rsa.RSAPrivateKey
+    headers: Sequence[str] = GENERIC_HEADERS
 
 
 class Source(Protocol):
@@ -48,9 +49,7 @@ class Source(Protocol):
 
 
 # ---------------------------------------------------------------------- signing
-def signed(
-    identity: Identity, target: str, host: str, body: bytes, wall_now: float, generic: Sequence[str] = GENERIC_HEADERS
-) -> list[tuple[str, str]]:
+def signed(identity: Identity, target: str, host: str, body: bytes, wall_now: float) -> list[tuple[str, str]]:
     """The headers that a signed POST of JSON carries besides `host` and `content-length`."""
     digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
     values = {
@@ -61,7 +60,7 @@ def signed(
         "content-type": "application/json",
         "x-content-sha256": digest,
     }
-    names = (*generic, *BODY_HEADERS)
+    names = (*identity.headers, *BODY_HEADERS)
     message = "\n".join([f"{name}: {values[name]}" for name in names])
     signature = base64.b64encode(identity.key.sign(message.encode("ascii"), _PADDING, _SHA256)).decode()
     authorization = (

@@ -150,8 +150,7 @@ class InstancePrincipal(_Refreshed):
         body = _encode(certificates)
         signer = _certified(leaf, leaf_key)
         path = self._federation.path + FEDERATION_PATH
-        generic = ("date", "(request-target)")  # the federation endpoint wants no host signed
-        headers = signed(signer, path, self._federation.host, body, self._wall(), generic)
+        headers = signed(signer, path, self._federation.host, body, self._wall())
         answer = await _asked(self._federation, "POST", path, headers, body)
         return _lease(_read_token(answer), key, self._wall())
 
@@ -169,7 +168,7 @@ def _certified(leaf: bytes, leaf_key: bytes) -> Identity:
         text = "its credential's source gave a certificate or key that cannot be read"
         raise UpstreamError("status", text, status=401) from error
     fingerprint = certificate.fingerprint(hashes.SHA1()).hex(":").upper()  # noqa: S303  (the name of a certificate)
-    return Identity(f"{_tenancy(certificate)}/fed-x509/{fingerprint}", key)
+    return Identity(f"{_tenancy(certificate)}/fed-x509/{fingerprint}", key, ("date", "(request-target)"))
 
 
 def _tenancy(certificate: x509.Certificate) -> str:

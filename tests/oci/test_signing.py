@@ -61,7 +61,7 @@ def request_of(headers: dict[str, str], body: bytes, **changes: Any) -> Request:
 
 # ---------------------------------------------------------------------- the sandbox's verifier
 def headers_for(body: bytes = b"{}", wall: float = NOW, generic: Any = GENERIC_HEADERS) -> dict[str, str]:
-    return dict(signed(DEMO, TARGET, HOST, body, wall, generic))
+    return dict(signed(DEMO._replace(headers=generic), TARGET, HOST, body, wall))
 
 
 def verdict(request: Request, wall: float = NOW) -> str:
