@@ -373,6 +373,42 @@ async def test_the_model_of_every_chunk_is_the_name_that_was_asked_and_nothing_e
         assert [list(found) for found in answer.chunks] == [list(event) for event in sent]
 
 
+TRICKY = [
+    "a",
+    "b",
+    "\\",
+    "c\\",
+    '"',
+    '\\"',
+    "\n",
+    '","finish_reason":"stop',
+    "",
+    "é😀\u2028",
+    "d",
+    '"},"x":{"y',
+    "e",
+    "[DONE]",
+    "data: ",
+]
+
+
+@pytest.mark.parametrize("fields", [{}, {"created": None}, {"usage": None, "x": []}], ids=str)
+@pytest.mark.parametrize("ascii_", [True, False])
+async def test_no_text_can_be_taken_for_the_frame_around_it(fields: dict[str, Any], ascii_: bool) -> None:
+    def event(n: int, text: str | None, finish: str | None = None) -> bytes:
+        delta_ = {} if text is None else {"content": text}
+        choices = [{"index": 0, "delta": delta_, "finish_reason": finish}]
+        changing = {name: n if value is None and name == "created" else value for name, value in fields.items()}
+        body = {"id": "1", "model": "m", "choices": choices, **changing}
+        return b"data: " + json.dumps(body, separators=(",", ":"), ensure_ascii=ascii_).encode() + b"\n\n"
+
+    sent = [event(n, text) for n, text in enumerate([*TRICKY, *TRICKY])] + [event(99, None, "stop")]
+    async with stage(streaming(*sent, DONE)) as on:
+        answer = await on.stream()
+        assert answer.body == b"".join(sent).replace(b'"model":"m"', b'"model":"r"') + DONE
+        assert_whole(answer, [text for text in [*TRICKY, *TRICKY] if text])
+
+
 async def test_events_pass_as_they_come() -> None:
     steps = [asyncio.Event() for _ in TEXTS]
 
