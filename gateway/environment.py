@@ -49,7 +49,7 @@ def find(env: Mapping[str, str], catalog: Catalog, today: date) -> Found:
         return Found(None, notes)
     routes: dict[str, dict[str, Any]] = {}
     for name, account in accounts.items():
-        for route, fields in _served(name, account, env, catalog, today, notes):
+        for route, fields in _served(account, env, catalog, today, notes):
             deployments = routes.setdefault(route, {"deployments": []})["deployments"]
             again = sum(deployment["account"] == name for deployment in deployments)
             named = {"name": f"{name}-{again + 1}"} if again else {}  # two servings of the same weights
@@ -233,16 +233,17 @@ ACCOUNTS: Mapping[str, Callable[[Mapping[str, str]], dict[str, Any] | None]] = {
 
 
 def _served(
-    name: str, account: Mapping[str, Any], env: Mapping[str, str], catalog: Catalog, today: date, notes: list[str]
+    account: Mapping[str, Any], env: Mapping[str, str], catalog: Catalog, today: date, notes: list[str]
 ) -> list[tuple[str, dict[str, Any]]]:
     """Route names and deployment fields of what an account serves."""
-    if name == "vllm":
+    cloud = account["type"]
+    if cloud == "vllm":
         return _served_by_vllm(account["url"], env, catalog, notes)
-    rows = [row for row in catalog.rows(name) if "chat" in row.features and _open(catalog, row.weights)]
+    rows = [row for row in catalog.rows(cloud) if "chat" in row.features and _open(catalog, row.weights)]
     live = [row for row in rows if not row.gone(today) or row.retires_tier]
     if not live and rows:
         notes.append(
-            f"{name}: the catalogue knows of no Llama that it still offers; its retired ones are routed all the same"
+            f"{cloud}: the catalogue knows of no Llama that it still offers; its retired ones are routed all the same"
         )
     return [(row.weights, {}) for row in live or rows]
 
