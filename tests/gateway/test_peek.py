@@ -222,3 +222,28 @@ def test_a_wrong_type_is_refused_by_name(fields: dict[str, Any], name: str) -> N
 )
 def test_what_a_call_needs_is_seen(fields: dict[str, Any], features: set[str]) -> None:
     assert look(**fields).features == features | {"chat"}
+
+
+KNOWN = [
+    "model", "messages", "prompt", "input", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens",
+    "stop", "seed", "tools", "functions", "tool_choice", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs",
+    "logit_bias", "frequency_penalty", "audio", "continue_final_message", "base_url",
+]  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.sampled_from(KNOWN), values | st.sampled_from([10**400, 1e308, -1, 0, [[]], [{}], {"type": 1}])),
+    st.sampled_from(["chat/completions", "completions", "embeddings"]),
+)
+def test_whatever_a_field_holds_it_is_understood_or_refused_with_a_400(fields: dict[str, Any], endpoint: Any) -> None:
+    body = json.dumps({"model": "m", "messages": [{}], "prompt": "x", "input": "x", **fields}).encode()
+    try:
+        found = peek(body, endpoint)
+    except ClientError as error:
+        refused = error
+    else:
+        refused = None
+        assert found.prompt_tokens >= 0
+        assert found.choices >= 1
+        assert found.max_output_tokens is None or found.max_output_tokens >= 1
+    assert refused is None or (refused.status == 400 and refused.param in (*KNOWN, None) and refused.body())
