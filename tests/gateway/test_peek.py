@@ -226,8 +226,8 @@ def test_what_a_call_needs_is_seen(fields: dict[str, Any], features: set[str]) -
 
 KNOWN = [
     "model", "messages", "prompt", "input", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens",
-    "stop", "seed", "tools", "functions", "tool_choice", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs",
-    "logit_bias", "frequency_penalty", "audio", "continue_final_message", "base_url",
+    "stop", "seed", "tools", "functions", "tool_choice", "parallel_tool_calls", "response_format", "logprobs",
+    "top_logprobs", "logit_bias", "frequency_penalty", "audio", "continue_final_message", "base_url",
 ]  # fmt: skip
 
 
