@@ -102,7 +102,7 @@ async def test_a_client_that_does_not_read_the_end_of_its_stream_is_cut() -> Non
     async with upstream(script) as cloud, serving(config({"r": route("a")}, a=cloud.url)) as served:
         with socket.create_connection(("127.0.0.1", served.port)) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.sendall(request(chat(stream=True), x_arriero_timeout_s="2"))
+            client.sendall(request(chat(stream=True), x_arriero_timeout_s="5"))
             async with asyncio.timeout(PATIENCE_S):
                 await eventually(served.calls, "the call still hangs")
         assert [call["status"] for call in served.calls()] == [499]
