@@ -7,15 +7,18 @@ PIP := python -m pip --quiet --disable-pip-version-check
 LOCKED := install --require-hashes -r
 OURSELVES := install --no-deps --no-build-isolation --editable .
 
-.PHONY: run install test check bench soak lock
+.PHONY: run install test system check bench soak lock
 
 run: install                        ## serve; on the sandbox when no credentials are found
 	@exec $(BIN)/arriero serve
 
 install: $(VENV)/.installed         ## only make .venv
 
-test: .venv-dev/.installed .venv-litellm/.installed .venv-oci/.installed $(NODE)   ## all tests
+test: system .venv-dev/.installed .venv-litellm/.installed .venv-oci/.installed $(NODE)   ## all tests
 	.venv-dev/bin/python -m pytest -n 2
+
+system:
+	@tests/system.sh
 
 check: .venv-dev/.installed         ## format, lint, types
 	.venv-dev/bin/ruff format --check .

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Installs the programs that tests use, where there is apt-get and the right to use it; a test without its program says so.
+set -eu
+wanted=""
+command -v wrk >/dev/null || wanted="$wanted wrk"
+command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted="$wanted nginx"
+command -v npm >/dev/null || wanted="$wanted nodejs npm"
+[ -n "$wanted" ] || exit 0
+if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+    echo "not installed:$wanted (install them, or the tests that use them are skipped)" >&2
+    exit 0
+fi
+echo "Installing$wanted" >&2
+apt-get -qq update
+DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $wanted >/dev/null
