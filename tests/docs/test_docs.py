@@ -1,4 +1,4 @@
-"""What the documents say is true: links lead somewhere, configs are taken, code is the code, every policy is told of."""
+"""What the documents say is true: links lead somewhere, configs are taken, the code shown is the code."""
 
 import re
 from collections.abc import Iterator
