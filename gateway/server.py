@@ -7,13 +7,14 @@ Source: uvicorn 0.54 `protocols/http/httptools_impl.py`; the hooks below are all
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.errors import error_body
 
@@ -23,12 +24,74 @@ UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
 POLL_S = 0.005
 
 
+class Cycle(RequestResponseCycle):
+    """One request and its answer. To POST it is written leaner: headers checked at once, the head sent with the body."""
+
+    head = b""
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if self.scope["method"] != "POST":
+            await super().send(message)
+        elif not self.response_started:
+            self.head = self._begun(message["status"], message["headers"])
+        elif self.response_complete:
+            raise RuntimeError("the answer is whole already")
+        else:
+            self._write(message["body"], more=message.get("more_body", False))
+
+    def _begun(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The head of the answer. Raises RuntimeError for one in which a header would become two."""
+        lines = [STATUS_LINE[status].removesuffix(b"\r\n")]
+        self.chunked_encoding = True
+        for name, value in headers:
+            if name == b"connection" and value == b"close":
+                self.keep_alive = False
+                continue
+            if name == b"content-length":
+                self.chunked_encoding = False
+                self.expected_content_length = int(value)
+            lines.append(name + b": " + value)
+        if self.chunked_encoding:
+            lines.append(b"transfer-encoding: chunked")
+        if not self.keep_alive:
+            lines.append(b"connection: close")
+        head = b"\r\n".join([*lines, b"", b""])
+        if not head.count(b"\r") == head.count(b"\n") == len(lines) + 1 or b"\0" in head:
+            raise RuntimeError("a header of the answer holds a control character")
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        return head
+
+    def _write(self, body: bytes, *, more: bool) -> None:
+        head, self.head = self.head, b""
+        if not self.chunked_encoding:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0 or (self.expected_content_length and not more):
+                raise RuntimeError("the answer is not as long as its head says")
+            self.transport.write(head + body)
+        elif body:
+            self.transport.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, b"" if more else b"0\r\n\r\n"))
+        elif head or not more:
+            self.transport.write(head if more else head + b"0\r\n\r\n")
+        if not more:
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
+
+
 class Protocol(HttpToolsProtocol):
     """One client connection. It stands in each request's scope as `extensions["arriero"]["connection"]`."""
 
     task: asyncio.Task[Any] | None = None
     in_head = False
     head_bytes = 0
+    idle_since = 0.0
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -62,7 +125,34 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.in_head = False
         if not self.parser.should_upgrade():
-            super().on_headers_complete()
+            self._begin()
+
+    def _begin(self) -> None:
+        """Starts to answer, or puts the request behind the one that is being answered."""
+        scope, url = self.scope, httptools.parse_url(self.url)
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version = self.parser.get_http_version()
+        scope["raw_path"], scope["query_string"] = url.path, url.query or b""
+        scope["path"] = urllib.parse.unquote(url.path.decode("ascii"))
+        before = self.cycle
+        self.cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -72,6 +162,36 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.task is not None:
             self.task.cancel()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but that the timer of an idle connection is left to run from call to call."""
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self.idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again_in(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        if self.transport.is_closing():
+            super()._unset_keepalive_if_required()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes a connection that was idle for long enough; looks again later at one that was not."""
+        self.timeout_keep_alive_task = None
+        left_s = self.idle_since + self.timeout_keep_alive - self.loop.time()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._look_again_in(self.timeout_keep_alive)
+        elif left_s > 0.001:
+            self._look_again_in(left_s)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def cancel_when_lost(self, task: asyncio.Task[Any] | None) -> None:
         """The task that is answering on this connection; None when it no longer minds."""
