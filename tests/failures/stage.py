@@ -89,6 +89,7 @@ class Stage:
 async def stage(
     *scripts: Script | str,
     account: dict[str, Any] | None = None,
+    last: dict[str, Any] | None = None,
     route_fields: dict[str, Any] | None = None,
     more_routes: dict[str, Any] | None = None,
     clock: Callable[[], float] | None = None,
@@ -97,8 +98,8 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     """A gateway before one cloud a script; text in the place of a script is the URL of a cloud that is elsewhere.
 
-    `account` goes into every account of the config, `route_fields` into the route, `more_routes` beside it, `sections`
-    beside all."""
+    `account` goes into every account of the config, `last` into that of the last cloud, `route_fields` into the route,
+    `more_routes` beside it, `sections` beside all."""
     async with contextlib.AsyncExitStack() as stack:
         clouds, urls = [], []
         for script in scripts:
@@ -109,6 +110,7 @@ async def stage(
             clouds.append(cloud)
             urls.append(cloud.url)
         accounts = {name: {"url": url, **(account or {})} for name, url in zip(NAMES, urls, strict=False)}
+        accounts[NAMES[len(urls) - 1]] |= last or {}
         routes = {"r": route(*accounts, **(route_fields or {})), **(more_routes or {})}
         document = config(routes, **accounts) | sections
         served = await stack.enter_async_context(serving(document, clock, wall))
