@@ -25,7 +25,7 @@ POLL_S = 0.005
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its answer. To POST it is written leaner: headers checked at once, the head sent with the body."""
+    """One request and its answer. A POST's is written leaner: headers checked at once, the head sent with the body."""
 
     head = b""
 
