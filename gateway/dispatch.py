@@ -22,6 +22,11 @@ from gateway.types import Call, Candidate, Reply
 MAX_CODE = 64
 """Of a cloud's own error code, in characters: it goes into the log."""
 
+LEAST_S = 0.01
+"""An attempt in less time would be none."""
+UNKNOWN_S = 10.0
+"""What a deployment may need of which nothing was learned yet."""
+
 
 class RetryBudget:
     """Second attempts as a share of calls plus a floor a second; a bucket that holds ten seconds of the floor."""
@@ -95,14 +100,14 @@ class Dispatcher:
             try:
                 return await self._attempt(call, lane, candidate, attempt)
             except UpstreamError as error:
-                failed.append(self._judged(lane, attempt, error))
+                failed.append(self._judged(call, lane, attempt, error))
             if not failed[-1].outcome.retry:
                 waiting = _after_overflow(failed[-1], candidate, waiting)
         raise self._verdict(failed)
 
     def _why_not_again(self, call: Call) -> str:
         """Why there is no further attempt; "" when there is, which the budget then has counted."""
-        if self.clock() >= call.deadline:
+        if self.clock() >= call.deadline - LEAST_S:
             return "no further attempt: the call's deadline is over"
         if self.budget.withdraw():
             return ""
@@ -134,7 +139,7 @@ class Dispatcher:
         if seen.queue is not None or seen.kv_used is not None:
             lane.facts.see_load(seen.queue, seen.kv_used)
 
-    def _judged(self, lane: Lane, attempt: Attempt, error: UpstreamError) -> _Failed:
+    def _judged(self, call: Call, lane: Lane, attempt: Attempt, error: UpstreamError) -> _Failed:
         outcome = judge(error)
         wait = retry_after_s(error.headers, self.wall())
         if wait is None and outcome.fault == "quota":
@@ -144,7 +149,7 @@ class Dispatcher:
         lane.bound.attempts[outcome.name].inc()
         if outcome.fault == "credential":
             lane.bound.auth.inc()
-        if outcome.counts:
+        if outcome.counts and not (error.kind == "total_timeout" and _hurried(call, lane, now - attempt.began, now)):
             lane.facts.failed(outcome, wait, now)
         return _Failed(lane, error, outcome, wait)
 
@@ -156,6 +161,13 @@ class Dispatcher:
         waits = [f.retry_after_s for f in failed if f.retry_after_s is not None]
         rows = [(f.lane.deployment.name, f.error, f.outcome) for f in failed]
         return final_error(rows, min(waits, default=1.0 if _all_quota(failed) else None))
+
+
+def _hurried(call: Call, lane: Lane, seconds: float, now: float) -> bool:
+    """Whether the caller's own deadline ended an attempt in less time than the deployment may well need: that says
+    nothing about the deployment, and one caller's haste may not close it to the others."""
+    known = (lane.facts.stream if call.stream else lane.facts.plain).ttft
+    return now >= call.deadline - LEAST_S and seconds < (3 * known.p95_s if known else UNKNOWN_S)
 
 
 def _all_quota(failed: Iterable[_Failed]) -> bool:

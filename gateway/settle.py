@@ -72,7 +72,7 @@ class Settlement:
     def _broke(self, opened: Opened, fault: UpstreamError, now: float) -> None:
         outcome = judge(fault)
         opened.attempt.outcome, opened.attempt.message = outcome.name, fault.message
-        if outcome.counts:
+        if outcome.counts and fault.kind != "total_timeout":  # it was still answering when the call's time was over
             opened.lane.facts.failed(outcome, None, now)
 
     def _learn(self, call: Call, opened: Opened, usage: Usage, now: float, *, whole: bool) -> None:

@@ -1,12 +1,24 @@
 """The attempts of one call: how many, how long, with whose credential; and what the only deployment's errors become."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from tests.failures.stage import GOOD, answering, hanging_up, refusing, resetting, silent, stage, streaming, timeouts
-from tests.harness import PATIENCE_S, Clock, answer_bytes, chat, delta, json_answer
+from tests.failures.stage import (
+    GOOD,
+    answering,
+    hanging_up,
+    refusing,
+    resetting,
+    silent,
+    stage,
+    streaming,
+    timeouts,
+    whole,
+)
+from tests.harness import PATIENCE_S, STREAM_HEAD, Clock, Connection, answer_bytes, chat, chunk, delta, json_answer
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
@@ -63,6 +75,39 @@ async def test_c12_a_stream_that_outlives_the_callers_deadline_is_incomplete() -
         assert answer.fault is not None
         assert (answer.deltas, answer.done, answer.fault["code"]) == (["x"], False, "stream_incomplete")
         assert 0.25 < answer.seconds < 0.9
+        assert on.facts().failures == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_c12_one_callers_haste_does_not_close_a_deployment_to_the_others(stream: bool) -> None:
+    async def slow(connection: Connection) -> None:
+        while await connection.request():
+            await asyncio.sleep(0.2)
+            await connection.send(STREAM_HEAD + b"".join(map(chunk, [*whole("x"), b""])) if stream else answer_bytes())
+
+    async with stage(slow, answering(), route_fields={"policies": ["breaker"]}, attempts={"max": 1}) as on:
+        for _ in range(3):
+            assert (await on.ask(chat(stream=stream), x_arriero_timeout_s="0.05")).status == 504
+        assert (await on.ask(chat(stream=stream))).headers["x-arriero-deployment"] == "a"
+        for _ in range(8):
+            assert (await on.ask(chat(stream=stream), x_arriero_timeout_s="0.05")).status == 504
+        assert on.facts().failures == 0
+        assert (await on.ask(chat(stream=stream))).headers["x-arriero-deployment"] == "a"
+
+
+async def test_c12_a_deployment_that_takes_far_longer_than_ever_is_blamed_whoever_set_the_deadline() -> None:
+    async def hanging(connection: Connection) -> None:
+        for _ in range(3):
+            await connection.request()
+            await connection.send(answer_bytes())
+        await connection.request()
+        await connection.closed()
+
+    async with stage(hanging) as on:
+        for _ in range(3):
+            assert (await on.ask()).status == 200
+        assert (await on.ask(x_arriero_timeout_s="0.5")).status == 504
+        assert on.facts().failures == 1
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "soon", "", "1e-400"])
