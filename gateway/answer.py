@@ -14,8 +14,12 @@ from gateway.sse import ABSENT, NOTHING, UsageShape, error_of
 from gateway.types import Endpoint, Usage
 
 
+class _Choice(msgspec.Struct):
+    """Any object: what is in it is the caller's."""
+
+
 class _Choices(msgspec.Struct):
-    choices: list[dict[str, msgspec.Raw]] | None = None
+    choices: list[_Choice] | None = None
     usage: UsageShape | None = None
     error: msgspec.Raw = ABSENT
     model: str | None = None
@@ -43,7 +47,7 @@ class Answer(NamedTuple):
 
 def read(body: bytes, content_type: str, endpoint: Endpoint) -> Answer:
     """Raises UpstreamError not_json, shape, empty or error_body."""
-    if not body.strip():
+    if not body or body.isspace():
         raise UpstreamError("empty", "answered 200 with nothing in it")
     if "json" not in content_type and body[:1] not in b"{[ \r\n\t":
         raise UpstreamError(
@@ -59,7 +63,7 @@ def read(body: bytes, content_type: str, endpoint: Endpoint) -> Answer:
         raise UpstreamError("shape", "answered 200 with JSON of another shape") from error
     except msgspec.DecodeError as error:
         raise UpstreamError("not_json", "answered 200 with a body that is not JSON") from error
-    if bytes(shape.error) not in NOTHING:
+    if shape.error is not ABSENT and bytes(shape.error) not in NOTHING:
         found = error_of(bytes(shape.error))
         raise UpstreamError("error_body", "answered 200 with an error in it", status=found.status, detail=found.detail)
     if not (shape.data if isinstance(shape, _Vectors) else shape.choices):

@@ -1,7 +1,7 @@
 """The log: JSON lines, or short human lines on a terminal. One access line a call; never a prompt, never a key.
 
 Rule 1. Every value is JSON-escaped or stripped of control characters: one record is one line, whatever it holds.
-Rule 2. Lines are written together a few times a second, so that a call does not wait for a pipe.
+Rule 2. Lines are made and written together a few times a second, so that a call waits for neither.
 """
 
 import asyncio
@@ -30,13 +30,12 @@ class Log:
         self._out = out if out is not None else sys.stderr.buffer
         self.human = sys.stderr.isatty() if human is None else human
         self._wall = wall
-        self._lines: list[bytes] = []
+        self._waiting: list[tuple[float, str, dict[str, object]]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, event: str, **fields: object) -> None:
         """One record. Field values are numbers, text or None."""
-        record = {"ts": round(self._wall(), 3), "event": event, **fields}
-        self._lines.append(_human(record) if self.human else _json(record))
+        self._waiting.append((self._wall(), event, fields))
         if self._timer is None:
             try:
                 self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
@@ -46,7 +45,9 @@ class Log:
     def flush(self) -> None:
         """Writes what waits; a reader that is gone loses it, and nothing else happens."""
         self._timer = None
-        lines, self._lines = self._lines, []
+        waiting, self._waiting = self._waiting, []
+        line = _human if self.human else _json
+        lines = [line({"ts": round(ts, 3), "event": event, **fields}) for ts, event, fields in waiting]
         try:
             self._out.write(b"".join(lines))
             self._out.flush()

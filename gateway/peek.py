@@ -152,6 +152,8 @@ def _value_end(body: bytes, at: int) -> int:
 
 def rewrite(body: bytes, fields: Mapping[str, Span], changes: Mapping[str, bytes | None]) -> bytes:
     """The body with top-level fields replaced, added (at the front) or, for None, taken out; all else byte for byte."""
+    if len(changes) == 1 and (name := next(iter(changes))) in fields and (new := changes[name]) is not None:
+        return b"".join((body[: fields[name].start], new, body[fields[name].end :]))  # nearly always: the model
     added = b"".join(
         _encode(key) + b":" + value + b"," for key, value in changes.items() if value and key not in fields
     )

@@ -60,7 +60,7 @@ def decide(call: Call, candidates: Sequence[Candidate], policies: Sequence[Named
             notes.append((name, selection.note))
         if not left:
             break
-    return Decision("", call, now, 0.0, tuple(p.name for p in policies), candidates, removed, notes, left)
+    return Decision("", call, now, 0.0, tuple([name for name, _ in policies]), candidates, removed, notes, left)
 
 
 def nobody(decision: Decision) -> ArrieroError:

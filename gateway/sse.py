@@ -122,7 +122,9 @@ MOST_COUNTED = 10**12
 
 
 def _counted(said: float | None) -> int:
-    return 0 if said is None else int(min(max(said, 0), MOST_COUNTED))
+    if said is None:
+        return 0
+    return int(said) if 0 <= said <= MOST_COUNTED else 0 if said < 0 else MOST_COUNTED
 
 
 class _Details(msgspec.Struct):
