@@ -152,7 +152,17 @@ async def serve(gateway: Gateway, listen: Listen, say: Callable[[str], None], sc
         loop.add_signal_handler(signal.SIGINT, lambda: found.stop(interrupted=True))
         say(screen(found))
         await found.until_stopped(say)
+    _ignore_signals(loop)
     return 130 if found.interrupted else 0
+
+
+def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """All is closed: one signal more may not spoil the exit code. Blocked, for the loop puts the default back first."""
+    signals = (signal.SIGTERM, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    for which in signals:
+        loop.remove_signal_handler(which)
+        signal.signal(which, signal.SIG_IGN)
 
 
 def settle_memory() -> None:
