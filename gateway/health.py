@@ -178,8 +178,8 @@ class Facts:
 
     __slots__ = (
         "_bad", "_good", "_name", "_plain", "_spending", "_stream", "_throughput", "account", "cooling_until",
-        "cooling_why", "failed_at", "failing_since", "failures", "in_flight", "kv_used", "plain", "queue", "room",
-        "stream", "version",
+        "cooling_why", "failed_at", "failing_since", "failures", "in_flight", "kv_used", "own_gpus", "plain",
+        "queue", "room", "stream", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, account: Account) -> None:
@@ -195,6 +195,7 @@ class Facts:
         self._good, self._bad = Decaying(), Decaying()
         self._spending = Spending()
         self._throughput = Throughput()
+        self.own_gpus = False
         self.version = 0
 
     @property
@@ -298,7 +299,9 @@ class Facts:
         self.account.version += 1
 
     def used(self, prompt_tokens: int, output_tokens: int, now: float) -> None:
-        self._throughput.add(prompt_tokens, output_tokens, now)
+        """Tokens that flowed; they matter where own GPUs are priced by them."""
+        if self.own_gpus:
+            self._throughput.add(prompt_tokens, output_tokens, now)
 
     def roll(self, wall_now: float) -> None:
         """A new UTC day or month empties the spend of the last one."""
@@ -321,7 +324,9 @@ class Health:
         if key not in self._facts:
             account = self._accounts.setdefault(deployment.account, Account())
             self._facts[key] = Facts(deployment.name, account)
-        return self._facts[key]
+        found = self._facts[key]
+        found.own_gpus = found.own_gpus or deployment.gpu_nano_per_s > 0
+        return found
 
     def all(self) -> Sequence[Facts]:
         return list(self._facts.values())

@@ -8,8 +8,8 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import Callable
-from typing import BinaryIO
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -21,6 +21,9 @@ _ambiguous = re.compile(r"[\s\"\\]").search
 _controls = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
+Fields = Callable[..., Mapping[str, object]]
+
+
 class Log:
     """Writes records. `human` picks the form."""
 
@@ -30,12 +33,16 @@ class Log:
         self._out = out if out is not None else sys.stderr.buffer
         self.human = sys.stderr.isatty() if human is None else human
         self._wall = wall
-        self._waiting: list[tuple[float, str, dict[str, object]]] = []
+        self._waiting: list[tuple[float, str, Fields, tuple[Any, ...]]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, event: str, **fields: object) -> None:
         """One record. Field values are numbers, text or None."""
-        self._waiting.append((self._wall(), event, fields))
+        self.write_later(event, dict, fields)
+
+    def write_later(self, event: str, make: Fields, *of: Any) -> None:
+        """The same, its fields made by `make(*of)` when they are written: for what every call does."""
+        self._waiting.append((self._wall(), event, make, of))
         if self._timer is None:
             try:
                 self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
@@ -47,7 +54,7 @@ class Log:
         self._timer = None
         waiting, self._waiting = self._waiting, []
         line = _human if self.human else _json
-        lines = [line({"ts": round(ts, 3), "event": event, **fields}) for ts, event, fields in waiting]
+        lines = [line({"ts": round(ts, 3), "event": event, **make(*of)}) for ts, event, make, of in waiting]
         try:
             self._out.write(b"".join(lines))
             self._out.flush()

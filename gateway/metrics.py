@@ -18,7 +18,10 @@ from gateway.types import Deployment
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Buckets that OpenTelemetry advises for gen_ai.client.operation.duration."""
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
-STATUSES = (200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 499, 500, 502, 503, 504)
+STATUSES = {
+    status: str(status) for status in (200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 499, 500, 502, 503, 504)
+}
+"""The statuses that are a label of their own; all else is "other"."""
 OUTCOMES = frozenset(
     {
         "ok",

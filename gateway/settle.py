@@ -4,7 +4,7 @@ Rule 1. A call is settled exactly once, however it ended.
 Rule 2. What a cloud did not say is estimated and marked; nothing is counted twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -97,45 +97,46 @@ class Settlement:
                 attempt.outcome, attempt.ended = "client_gone", now
                 self.metrics.attempts.labels(call.route, attempt.deployment, "client_gone").inc()
         seconds = now - began
-        status = str(ended.status) if ended.status in STATUSES else "other"
+        status = STATUSES.get(ended.status, "other")
         self.metrics.requests.labels(call.route, call.tenant.name, status).inc()
         self.metrics.duration.labels(OPERATIONS[call.endpoint], call.route).observe(seconds)
         for name, (policy, _) in decision.removed.items():
             self.metrics.removed.labels(call.route, name, policy).inc()
         decision.call = msgspec.structs.replace(call, body=b"", fields={})
         self.decisions.keep(decision, ended.status, ended.code, seconds)
-        self._line(decision, opened, usage, ended, seconds)
+        self.log.write_later("call", _line, decision, opened, usage, ended, seconds)
 
     def refused(self, id_: str, key: str, endpoint: str, ended: Ended, seconds: float) -> None:
         """Closes a request that was no call yet: its key, body or model was not in order."""
-        status = str(ended.status) if ended.status in STATUSES else "other"
+        status = STATUSES.get(ended.status, "other")
         self.metrics.requests.labels("none", key, status).inc()
         self.log.write(
             "call", id=id_, key=key, endpoint=endpoint, status=ended.status, code=ended.code, seconds=round(seconds, 4)
         )
 
-    def _line(
-        self, decision: Decision, opened: Opened | None, usage: Usage | None, ended: Ended, seconds: float
-    ) -> None:
-        call = decision.call
-        self.log.write(
-            "call",
-            id=call.id,
-            decision=decision.id,
-            key=call.tenant.name,
-            route=call.route,
-            endpoint=call.endpoint,
-            stream=call.stream,
-            status=ended.status,
-            code=ended.code or None,
-            deployment=opened.lane.deployment.name if opened else None,
-            attempts=len(decision.attempts),
-            seconds=round(seconds, 4),
-            ttft_s=_ttft_s(opened),
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            output_tokens=usage.output_tokens if usage else None,
-            cost_usd=usd(opened.attempt.cost_nano) if opened else None,
-        )
+
+def _line(
+    decision: Decision, opened: Opened | None, usage: Usage | None, ended: Ended, seconds: float
+) -> Mapping[str, object]:
+    """The fields of the access line."""
+    call = decision.call
+    return {
+        "id": call.id,
+        "decision": decision.id,
+        "key": call.tenant.name,
+        "route": call.route,
+        "endpoint": call.endpoint,
+        "stream": call.stream,
+        "status": ended.status,
+        "code": ended.code or None,
+        "deployment": opened.lane.deployment.name if opened else None,
+        "attempts": len(decision.attempts),
+        "seconds": round(seconds, 4),
+        "ttft_s": _ttft_s(opened),
+        "prompt_tokens": usage.prompt_tokens if usage else None,
+        "output_tokens": usage.output_tokens if usage else None,
+        "cost_usd": usd(opened.attempt.cost_nano) if opened else None,
+    }
 
 
 OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
