@@ -35,12 +35,13 @@ class Gateway:
         config: Config,
         *,
         log: Log | None = None,
+        catalog: Catalog | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.config, self.log = config, log or Log()
         self.metrics = Metrics()
-        self.fleet = Fleet(config, Catalog.load(), self.metrics, clock, wall)
+        self.fleet = Fleet(config, catalog or Catalog.load(), self.metrics, clock, wall)
         self.keyring = Keyring(config.keys)
         self.decisions = Decisions()
         self.live = Live(self.metrics.in_flight, self.metrics.draining)
