@@ -42,7 +42,7 @@ class Gateway:
         self.config, self.log = config, log or Log()
         self.metrics = Metrics()
         self.fleet = Fleet(config, catalog or Catalog.load(), self.metrics, clock, wall)
-        self.keyring = Keyring(config.keys)
+        self.keyring = Keyring(config.keys, config.teams, wall)
         self.decisions = Decisions()
         self.live = Live(self.metrics.in_flight, self.metrics.draining)
         settlement = Settlement(self.fleet.health, self.metrics, self.log, self.decisions, wall)

@@ -4,14 +4,17 @@ import fnmatch
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
-from gateway.config import KeyConfig
+from gateway import tenants
+from gateway.config import KeyConfig, TeamConfig
 from gateway.errors import ClientError, ConfigError
 from gateway.types import Tenant
 
-ANONYMOUS = Tenant("anonymous")
+ANONYMOUS = Tenant("anonymous", id="anonymous")
+NEVER = float("inf")
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 INVALID_KEY = "The API key is missing or not known here: send `Authorization: Bearer <key>`."
 
@@ -19,16 +22,23 @@ INVALID_KEY = "The API key is missing or not known here: send `Authorization: Be
 class Keyring:
     """The keys of the config by digest. Without any key every caller is anonymous."""
 
-    def __init__(self, keys: Sequence[KeyConfig]) -> None:
+    def __init__(
+        self,
+        keys: Sequence[KeyConfig],
+        teams: Sequence[TeamConfig] = (),
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._wall = wall
         self._pepper = secrets.token_bytes(32)
         self._tenants: dict[bytes, Tenant] = {}
+        teams_by_name = tenants.by_name(teams)
         for i, key in enumerate(keys):
             digest = self._digest(key.key.reveal().encode())
             if digest in self._tenants:
                 raise ConfigError(f"keys[{i}].key", f"is the same key as that of '{self._tenants[digest].name}'")
             if any(tenant.name == key.name for tenant in self._tenants.values()):
                 raise ConfigError(f"keys[{i}].name", f"'{key.name}' stands twice")
-            self._tenants[digest] = Tenant(key.name, key.routes, key.labels)
+            self._tenants[digest] = tenants.tenant(key, key.name, teams_by_name, f"keys[{i}]")
 
     def __len__(self) -> int:
         return len(self._tenants)
@@ -37,12 +47,12 @@ class Keyring:
         return [tenant.name for tenant in self._tenants.values()] or [ANONYMOUS.name]
 
     def tenant(self, authorization: bytes | None) -> Tenant:
-        """Raises ClientError 401, the same for a missing, a malformed and an unknown key."""
+        """Raises ClientError 401, the same for a missing, a malformed, an unknown and an expired key."""
         if not self._tenants:
             return ANONYMOUS
         scheme, _, key = (authorization or b"").partition(b" ")
         found = self._tenants.get(self._digest(key.strip())) if scheme.lower() == b"bearer" else None
-        if found is None:
+        if found is None or (found.expires != NEVER and found.expires <= self._wall()):
             raise ClientError(401, "invalid_api_key", INVALID_KEY)
         return found
 
@@ -56,9 +66,14 @@ def may_use(routes: tuple[str, ...], route: str) -> bool:
     return any(fnmatch.fnmatchcase(route, pattern) for pattern in routes)
 
 
+def allows(tenant: Tenant, route: str) -> bool:
+    """Whether the key, and its team, may use a route."""
+    return may_use(tenant.routes, route) and (tenant.team is None or may_use(tenant.team_routes, route))
+
+
 def authorize(tenant: Tenant, route: str) -> None:
     """Raises ClientError 403 when the key may not use the route."""
-    if not may_use(tenant.routes, route):
+    if not allows(tenant, route):
         raise ClientError(403, "not_allowed", f"The key '{tenant.name}' may not use '{route}'.", param="model")
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gateway.account import Account, Count, Section
+from gateway.allowance import BudgetConfig, LimitsConfig, RateConfig, moment
 from gateway.prices import check_price
 from gateway.secret import Secret
 
@@ -74,15 +75,38 @@ class RouteConfig(Section, frozen=True, kw_only=True):
     aliases: tuple[Name, ...] = ()
     policies: tuple[Any, ...] | None = None
     weights: str | None = None
+    limits: RateConfig | None = None
+    budget: BudgetConfig | None = None
 
 
-class KeyConfig(Section, frozen=True, kw_only=True):
-    """A client's key: which routes it may use (glob patterns) and the labels its calls carry."""
+class Grant(Section, frozen=True, kw_only=True):
+    """What a key or a team may use (`routes` are glob patterns), the labels of its calls, and how much."""
 
     name: Name
-    key: Secret
     routes: tuple[str, ...] = ("*",)
     labels: dict[Label, Label] = {}  # noqa: RUF012  (msgspec copies it)
+    limits: LimitsConfig | None = None
+    budget: BudgetConfig | None = None
+
+
+class TeamConfig(Grant, frozen=True, kw_only=True):
+    """What several keys share: its routes bound theirs, its labels are on their calls, and what one of them uses counts
+    against the team's limits and budget too."""
+
+
+class KeyConfig(Grant, frozen=True, kw_only=True):
+    """A client's key. It works until `expires`: a date (to its end, UTC) or an RFC 3339 time."""
+
+    key: Secret
+    team: str | None = None
+    expires: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.expires is not None:
+            try:
+                moment(self.expires)
+            except ValueError as error:
+                raise ValueError(f"'expires' {error}") from error
 
 
 class ServerConfig(Section, frozen=True, kw_only=True):
@@ -135,6 +159,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerConfig = ServerConfig()
     admin: AdminConfig = AdminConfig()
     keys: tuple[KeyConfig, ...] = ()
+    teams: tuple[TeamConfig, ...] = ()
     attempts: AttemptsConfig = AttemptsConfig()
     baseline: BaselineConfig | None = None
 
@@ -143,8 +168,8 @@ LATER: Mapping[str, str] = {
     "hedge": "hedged calls",
     "on_break": "going on at another deployment after a break",
     "store": "shared state in Redis and the ledger",
-    "limits": "limits of keys",
-    "budget": "budgets of keys",
+    "limits": "limits of keys, teams and routes",
+    "budget": "budgets of keys, teams and routes",
     "proxy": "forward proxies",
     "on_disconnect": "draining after the client left",
 }

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway import loading
 from gateway.account import Account
-from gateway.auth import may_use
+from gateway.auth import ANONYMOUS, allows
 from gateway.catalog import Catalog, Row
 from gateway.config import Config, DeploymentConfig, RouteConfig
 from gateway.errors import ClientError, ConfigError, UpstreamError
@@ -20,7 +20,7 @@ from gateway.lane import Lane, Route
 from gateway.metrics import Bound, Deployments, Metrics
 from gateway.prices import check_price, gpu_nano_per_s, list_price
 from gateway.router import NamedPolicy
-from gateway.types import FEATURES, Deployment, Missing, Observed, Price, Provider
+from gateway.types import FEATURES, Deployment, Missing, Observed, Price, Provider, Tenant
 
 DEFAULT_POLICIES = ({"capability": {"missing": "strict"}}, "context_window", "breaker", "headroom", "lowest_cost")
 
@@ -84,11 +84,11 @@ class Fleet:
         for provider in self.providers.values():
             await provider.aclose()
 
-    def route(self, model: str, patterns: tuple[str, ...] = ("*",)) -> Route:
+    def route(self, model: str, tenant: Tenant = ANONYMOUS) -> Route:
         """The route of that name or alias. Raises ClientError 404 with near names, of those that a key may use."""
         found = self.names.get(model)
         if found is None:
-            seen = [name for name, route in self.names.items() if may_use(patterns, route.name)]
+            seen = [name for name, route in self.names.items() if allows(tenant, route.name)]
             near = difflib.get_close_matches(model[:128], seen, n=3, cutoff=0.5)
             hint = f" Did you mean {', '.join(near)}?" if near else f" Known: {', '.join(sorted(seen)[:8])}."
             raise ClientError(404, "model_not_found", f"The model '{model[:128]}' does not exist.{hint}", param="model")

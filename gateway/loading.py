@@ -10,15 +10,18 @@ import msgspec
 from gateway import plugins, yaml_file
 from gateway.account import Account
 from gateway.config import (
+    LATER,
     NAME_RULE,
     AdminConfig,
     AttemptsConfig,
     BaselineConfig,
     Config,
     DeploymentConfig,
+    Grant,
     KeyConfig,
     RouteConfig,
     ServerConfig,
+    TeamConfig,
     is_name,
 )
 from gateway.errors import ConfigError
@@ -63,7 +66,7 @@ def parse(text: str) -> Config:
 def build(document: object) -> Config:
     """The config in plain objects. Raises ConfigError with the path of the first mistake."""
     words = mapping(document, "the config")
-    known = [*SECTIONS, "keys", "providers", "routes"]
+    known = [*SECTIONS, "keys", "teams", "providers", "routes"]
     for word in words:
         if word not in known:
             raise unknown(word, word, known)
@@ -72,12 +75,29 @@ def build(document: object) -> Config:
     }
     accounts = {name: account(value, f"providers.{name}") for name, value in named(words, "providers").items()}
     routes = {name: decode(value, RouteConfig, f"routes.{name}") for name, value in named(words, "routes").items()}
-    keys = decode([] if words.get("keys") is None else words["keys"], tuple[KeyConfig, ...], "keys")
+    keys = decode(_list(words.get("keys")), tuple[KeyConfig, ...], "keys")
+    teams = decode(_list(words.get("teams")), tuple[TeamConfig, ...], "teams")
     if not accounts:
         raise ConfigError("providers", f"is empty: name at least one account, such as {ACCOUNT_EXAMPLE}")
     if not routes:
         raise ConfigError("routes", f"is empty: name at least one route, such as {ROUTE_EXAMPLE}")
-    return Config(accounts=accounts, routes=routes, keys=keys, **sections)
+    for section, parts in (("keys", keys), ("teams", teams)):
+        for i, part in enumerate(parts):
+            offered(part, f"{section}[{i}]")
+    for name, route in routes.items():
+        offered(route, f"routes.{name}")
+    return Config(accounts=accounts, routes=routes, keys=keys, teams=teams, **sections)
+
+
+def offered(part: Grant | RouteConfig, path: str) -> None:
+    """Raises ConfigError for what can be written already but does not work yet: it is never just ignored."""
+    for word in ("limits", "budget"):
+        if word in LATER and getattr(part, word) is not None:
+            raise unknown(f"{path}.{word}", word, ())
+
+
+def _list(value: object) -> object:
+    return [] if value is None else value
 
 
 def named(words: Mapping[str, Any], section: str) -> Mapping[str, Any]:

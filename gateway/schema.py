@@ -7,7 +7,7 @@ import msgspec
 
 from gateway import plugins
 from gateway.account import URL_PATTERN
-from gateway.config import NAME_PATTERN, NAME_RULE, Config, DeploymentConfig, KeyConfig, RouteConfig
+from gateway.config import NAME_PATTERN, NAME_RULE, Config, DeploymentConfig, KeyConfig, RouteConfig, TeamConfig
 from gateway.loading import SECTIONS
 from gateway.secret import Secret
 
@@ -20,7 +20,15 @@ def schema() -> dict[str, Any]:
     """Draft 2020-12."""
     providers = {name: plugins.load("providers", name) for name in plugins.names("providers")}
     policies = {name: plugins.load("policies", name) for name in plugins.names("policies")}
-    types = [*SECTIONS.values(), KeyConfig, RouteConfig, DeploymentConfig, *providers.values(), *policies.values()]
+    types = [
+        *SECTIONS.values(),
+        KeyConfig,
+        TeamConfig,
+        RouteConfig,
+        DeploymentConfig,
+        *providers.values(),
+        *policies.values(),
+    ]
     _, found = msgspec.json.schema_components(types, schema_hook=_special, ref_template="#/$defs/{name}")
     definitions = _plain(found)
     for name, kind in providers.items():
@@ -43,6 +51,7 @@ def schema() -> dict[str, Any]:
             "providers": _named({"anyOf": [_ref(kind) for kind in providers.values()]}),
             "routes": _named(_ref(RouteConfig)),
             "keys": {"type": ["array", "null"], "items": _ref(KeyConfig)},
+            "teams": {"type": ["array", "null"], "items": _ref(TeamConfig)},
             **{name: {"anyOf": [_ref(kind), {"type": "null"}]} for name, kind in SECTIONS.items()},
         },
         "$defs": definitions,

@@ -87,12 +87,40 @@ FEATURES: Mapping[str, str] = {
 """The words a call may need and a deployment may offer; the catalogue and the config use no others."""
 
 
+class Limits(Frozen, frozen=True, kw_only=True):
+    """Requests a minute, tokens a minute, calls at once; None is no limit. `models` are further limits for the routes
+    whose name matches a glob pattern."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrent: int | None = None
+    models: tuple[tuple[str, "Limits"], ...] = ()
+
+
+class Budget(Frozen, frozen=True, kw_only=True):
+    """Nano-dollars per UTC day, UTC month, or in total; a hard one is never passed."""
+
+    nano: int
+    per: Literal["day", "month", "total"]
+    hard: bool = False
+
+
 class Tenant(Frozen, frozen=True):
-    """Who calls: a key of the config, or the anonymous caller of a loopback gateway. `routes` are glob patterns."""
+    """Who calls: a key of the config or of run time, or the anonymous caller of a loopback gateway.
+
+    A route must match one of `routes` and, where the key has a team, one of `team_routes`: glob patterns. `id` is what
+    counters and rows are kept by: it stays as long as the key and is never the secret. `team` is the name of a team of
+    the config, whose limits and budget hold as well. `expires` is seconds since 1970."""
 
     name: str
     routes: tuple[str, ...] = ("*",)
     labels: Mapping[str, str] = {}
+    id: str = ""
+    team: str | None = None
+    team_routes: tuple[str, ...] = ("*",)
+    limits: Limits | None = None
+    budget: Budget | None = None
+    expires: float = float("inf")
 
 
 Endpoint = Literal["chat/completions", "completions", "embeddings"]

@@ -103,7 +103,7 @@ class Exchange:
         body = await self._body()
         self.connection.read_on()
         peeked = peek(body, self.endpoint)
-        route = self.parts.fleet.route(peeked.model, self.tenant.routes)
+        route = self.parts.fleet.route(peeked.model, self.tenant)
         auth.authorize(self.tenant, route.name)
         call = self._call(route, peeked, body)
         self.decision = self._decided(call, route)

@@ -29,7 +29,7 @@ class Models:
         except Answerable as error:
             return _refused(request, error)
         names = self.fleet.names.items()
-        data = [self._model(name, route) for name, route in names if auth.may_use(tenant.routes, route.name)]
+        data = [self._model(name, route) for name, route in names if auth.allows(tenant, route.name)]
         return _json(request, 200, _encode({"object": "list", "data": data}))
 
     async def one(self, request: Request) -> Response:
@@ -37,7 +37,7 @@ class Models:
         name = request.path_params["name"]
         try:
             tenant = self._tenant(request)
-            route = self.fleet.route(name, tenant.routes)
+            route = self.fleet.route(name, tenant)
             auth.authorize(tenant, route.name)
         except Answerable as error:
             return _refused(request, error)

@@ -31,7 +31,10 @@ WHOLE: dict[str, Any] = {
             ],
         }
     },
-    "keys": [{"name": "t", "key": "k", "routes": ["*"], "labels": {"region": "eu"}}],
+    "keys": [
+        {"name": "t", "key": "k", "routes": ["*"], "labels": {"region": "eu"}, "team": "x", "expires": "2030-01-01"}
+    ],
+    "teams": [{"name": "x", "routes": ["*"], "labels": {"tier": "1"}}],
     "server": {"grace_s": 1},
     "admin": {"tokens": [{"name": "o", "token": "t", "scope": "read"}]},
     "attempts": {"max": 3},

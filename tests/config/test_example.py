@@ -29,7 +29,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         file.write_text(f"secret-of-{file.name}")
         return f"file:{file}"
 
-    return re.sub(r"file:(/[^\s}]+)", written, TEXT)
+    return re.sub(r"file:(/[^\s},]+)", written, TEXT)
 
 
 def test_it_loads_and_every_route_has_somebody(example: str):
@@ -60,7 +60,8 @@ def test_it_shows_every_plugin(kind: plugins.Kind):
 
 @pytest.mark.parametrize(
     "section",
-    [config.RouteConfig, config.DeploymentConfig, config.PriceConfig, config.KeyConfig, config.ServerConfig,
+    [config.RouteConfig, config.DeploymentConfig, config.PriceConfig, config.KeyConfig, config.TeamConfig,
+     config.LimitsConfig, config.BudgetConfig, config.ServerConfig,
      config.AttemptsConfig, config.AdminConfig, config.AdminToken, config.BaselineConfig, Account, Timeouts],
     ids=lambda section: section.__name__,
 )  # fmt: skip

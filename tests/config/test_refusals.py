@@ -32,6 +32,10 @@ def section(text: str) -> str:
     return f"{ACCOUNT}{ROUTE}{text}\n"
 
 
+def key(fields: str) -> str:
+    return section(f"keys: [{{name: a, key: k, {fields}}}]")
+
+
 def account(fields: str, type_: str = "openai") -> str:
     return f"providers: {{a: {{type: {type_}, {fields}}}}}\n{ROUTE}"
 
@@ -56,6 +60,7 @@ ONE = "routes.r.deployments[0]"
 POLICY = "routes.r.policies[0]"
 NAME_RULE = "1 to 128 letters, digits and . _ : / @ + ~ -"
 NOT_YET = "is not offered by this version"
+MOMENT = "must be a date such as 2027-01-31 or a time such as 2027-01-31T18:00:00Z"
 BAD_URL = "providers.a: 'url' must be http:// or https:// with a host, without a query or credentials"
 TYPES = ", ".join(plugins.names("providers"))
 
@@ -92,7 +97,7 @@ SECTIONS = [
     (section("servers: {}"), "servers: unknown word 'servers'; did you mean 'server'?"),
     (
         section("zebra: {}"),
-        "zebra: unknown word 'zebra'; known: server, admin, attempts, baseline, keys, providers, routes",
+        "zebra: unknown word 'zebra'; known: server, admin, attempts, baseline, keys, teams, providers, routes",
     ),
     (section("server: 3"), "server: must be a mapping, not 3"),
     (
@@ -152,8 +157,55 @@ KEYS = [
         section("keys: [{name: a, key: k, labels: {'my tier': x}}]"),
         "keys[0].labels: every name in it must be 1 to 64 letters, digits and _ . -",
     ),
-    (section("keys: [{name: a, key: k, limits: {rpm: 3}}]"), f"keys[0].limits: 'limits' (limits of keys) {NOT_YET}"),
-    (section("keys: [{name: a, key: k, budget: {usd: 3}}]"), f"keys[0].budget: 'budget' (budgets of keys) {NOT_YET}"),
+    (key("team: b"), "keys[0].team: unknown team 'b'; none is known here"),
+    (key("team: tem") + "teams: [{name: team}]", "keys[0].team: unknown team 'tem'; did you mean 'team'?"),
+    (key("expires: soon"), f"keys[0]: 'expires' {MOMENT}"),
+    (key("expires: 2027-13-01"), f"keys[0]: 'expires' {MOMENT}"),
+    (key("expires: '2027-01-31T10:00:00'"), f"keys[0]: 'expires' {MOMENT}"),
+    (key("expires: 9999-12-31"), f"keys[0]: 'expires' {MOMENT}"),
+    (key("expires: 1"), "keys[0].expires: must be text, not 1: put it in quotes"),
+    (
+        key("team: t, labels: {region: eu}") + "teams: [{name: t, labels: {region: us}}]",
+        "keys[0].labels: the team 't' fixes 'region' to 'us'",
+    ),
+    (section("teams: {a: {}}"), "teams: must be a list, not a mapping"),
+    (section("teams: [{name: a}, {name: a}]"), "teams[1].name: 'a' stands twice"),
+    (
+        section("teams: [{name: a, key: k}]"),
+        "teams[0].key: unknown word 'key'; known: name, routes, labels, limits, budget",
+    ),
+    (key("limits: {rpm: 0}"), "keys[0].limits.rpm: must be at least 1, not 0"),
+    (key("limits: {tpm: -5}"), "keys[0].limits.tpm: must be at least 1, not -5"),
+    (key("limits: {concurrent: 1.5}"), "keys[0].limits.concurrent: must be a whole number, not 1.5"),
+    (key("limits: {rpm: 1000000001}"), "keys[0].limits.rpm: must be at most 1000000000, not 1000000001"),
+    (key("limits: {rps: 3}"), "keys[0].limits.rps: unknown word 'rps'; did you mean 'rpm'?"),
+    (key("limits: {}"), "keys[0].limits: limits nothing: say rpm, tpm or concurrent"),
+    (
+        key("limits: {models: {'a*': {}}}"),
+        "keys[0].limits.models: every value in it limits nothing: say rpm, tpm or concurrent",
+    ),
+    (
+        route("limits: {models: {a: {rpm: 1}}}"),
+        "routes.r.limits.models: unknown word 'models'; known: rpm, tpm, concurrent",
+    ),
+    (key("budget: {usd: 3}"), "keys[0].budget: 'per' is missing"),
+    (key("budget: {usd: 0, per: day}"), "keys[0].budget: 'usd' must be above 0 and at most 5,000,000, not 0"),
+    (key("budget: {usd: -1, per: day}"), "keys[0].budget: 'usd': -1 is not an amount of US dollars"),
+    (key("budget: {usd: .nan, per: day}"), "keys[0].budget: 'usd': NaN is not an amount of US dollars"),
+    (
+        key("budget: {usd: 5000001, per: day}"),
+        "keys[0].budget: 'usd' must be above 0 and at most 5,000,000, not 5000001",
+    ),
+    (key("budget: {usd: '0.0000000001', per: day}"), "keys[0].budget: 'usd': 1E-10 has digits below one nano-dollar"),
+    (key("budget: {usd: 1, per: week}"), "keys[0].budget.per: unknown value 'week'; known: day, month, total"),
+    (key("budget: {usd: 1, per: day, hard: 1}"), "keys[0].budget.hard: must be true or false, not 1"),
+    (key("limits: {rpm: 3}"), f"keys[0].limits: 'limits' (limits of keys, teams and routes) {NOT_YET}"),
+    (key("budget: {usd: 3, per: day}"), f"keys[0].budget: 'budget' (budgets of keys, teams and routes) {NOT_YET}"),
+    (
+        section("teams: [{name: a, limits: {rpm: 3}}]"),
+        f"teams[0].limits: 'limits' (limits of keys, teams and routes) {NOT_YET}",
+    ),
+    (route("budget: {usd: 3, per: day}"), f"routes.r.budget: 'budget' (budgets of keys, teams and routes) {NOT_YET}"),
 ]
 
 ACCOUNTS = [

@@ -16,8 +16,11 @@ endpoints.http explain server
 fleet
 settle
 dispatch loading
-auth decisions lane lease refusals relay
+auth decisions lane lease relay
+tenants
+refusals
 answer config live log metrics plugins router yaml_file
+allowance
 account catalog health tally
 peek prices secret sse transport
 connection dial
