@@ -33,7 +33,7 @@ bench: .venv-dev/.installed         ## speed, as ratios to real peers in one run
 
 lock:                               ## write the lock files anew
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	.venv-lock/bin/uv pip compile $(COMPILE) --group install --extra aws --extra oci pyproject.toml -o requirements.lock
+	.venv-lock/bin/uv pip compile $(COMPILE) --group install --extra aws --extra oci --extra postgres pyproject.toml -o requirements.lock
 	.venv-lock/bin/uv pip compile $(COMPILE) --group dev pyproject.toml -o requirements-dev.lock
 	.venv-lock/bin/uv pip compile $(COMPILE) --group install --extra litellm pyproject.toml -o requirements-litellm.lock
 	.venv-lock/bin/uv pip compile $(COMPILE) --group pyproject.toml:oci-judge -o requirements-oci.lock

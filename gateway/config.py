@@ -7,12 +7,14 @@ Rule 2. Everything is checked before traffic; a mistake is a ConfigError with th
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from gateway.account import Account, Count, Section
 from gateway.allowance import BudgetConfig, LimitsConfig, RateConfig, moment
+from gateway.ledger.place import place
 from gateway.prices import check_price
 from gateway.secret import Secret
 
@@ -151,6 +153,21 @@ class BaselineConfig(Section, frozen=True, kw_only=True):
     model: str
 
 
+class StoreConfig(Section, frozen=True, kw_only=True):
+    """Where state lives. `ledger`: a SQLite file or a PostgreSQL database; `keep_days`: how long its rows are
+    kept, null for ever."""
+
+    ledger: Secret | None = None
+    keep_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None = 400
+
+    def __post_init__(self) -> None:
+        if self.ledger is not None:
+            try:
+                place(self.ledger.reveal(), Path())
+            except ValueError as error:
+                raise ValueError(f"'ledger' {error}") from error
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file, every section decoded but `routes`, which the fleet puts together with catalogue and plugins."""
 
@@ -162,12 +179,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     teams: tuple[TeamConfig, ...] = ()
     attempts: AttemptsConfig = AttemptsConfig()
     baseline: BaselineConfig | None = None
+    store: StoreConfig = StoreConfig()
 
 
 LATER: Mapping[str, str] = {
     "hedge": "hedged calls",
     "on_break": "going on at another deployment after a break",
-    "store": "shared state in Redis and the ledger",
+    "redis": "shared state in Redis",
     "limits": "limits of keys, teams and routes",
     "budget": "budgets of keys, teams and routes",
     "proxy": "forward proxies",

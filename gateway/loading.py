@@ -21,6 +21,7 @@ from gateway.config import (
     KeyConfig,
     RouteConfig,
     ServerConfig,
+    StoreConfig,
     TeamConfig,
     is_name,
 )
@@ -36,6 +37,7 @@ SECTIONS: Mapping[str, type] = {
     "admin": AdminConfig,
     "attempts": AttemptsConfig,
     "baseline": BaselineConfig,
+    "store": StoreConfig,
 }
 ACCOUNT_EXAMPLE = "`groq: {type: groq, api_key: env:GROQ_API_KEY}`"
 ROUTE_EXAMPLE = "`llama-3.1-8b: {deployments: [groq]}`"

@@ -4,6 +4,7 @@ set -eu
 wanted=""
 command -v wrk >/dev/null || wanted="$wanted wrk"
 command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted="$wanted nginx"
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || wanted="$wanted postgresql"
 command -v npm >/dev/null || wanted="$wanted nodejs npm"
 [ -n "$wanted" ] || exit 0
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then

@@ -97,7 +97,7 @@ SECTIONS = [
     (section("servers: {}"), "servers: unknown word 'servers'; did you mean 'server'?"),
     (
         section("zebra: {}"),
-        "zebra: unknown word 'zebra'; known: server, admin, attempts, baseline, keys, teams, providers, routes",
+        "zebra: unknown word 'zebra'; known: server, admin, attempts, baseline, store, keys, teams, providers, routes",
     ),
     (section("server: 3"), "server: must be a mapping, not 3"),
     (
@@ -115,7 +115,13 @@ SECTIONS = [
     (section("baseline: {}"), "baseline: 'model' is missing"),
     (section("baseline: gpt-4o"), "baseline: must be a mapping, not text"),
     (section("baseline: {model: gpt-4oo}"), "baseline.model: unknown priced model 'gpt-4oo'; did you mean 'gpt-4o'?"),
-    (section("store: {redis: x}"), f"store: 'store' (shared state in Redis and the ledger) {NOT_YET}"),
+    (section("store: {redis: x}"), f"store.redis: 'redis' (shared state in Redis) {NOT_YET}"),
+    (section("store: {keep_days: 0}"), "store.keep_days: must be at least 1, not 0"),
+    (
+        section("store: {ledger: 'mysql://u:p@h/d'}"),
+        "store: 'ledger' must be sqlite:///file.db (relative), sqlite:////folder/file.db, sqlite:///:memory: or "
+        "postgresql://user:password@host/name",
+    ),
     (section("admin: {token: t}"), "admin.token: unknown word 'token'; did you mean 'tokens'?"),
     (section("admin: {tokens: [{name: a}]}"), "admin.tokens[0]: 'token' is missing"),
     (

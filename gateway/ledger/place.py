@@ -1,0 +1,42 @@
+"""Where a ledger lives: the URL of the config as a SQLite file, as memory, or as a PostgreSQL database. Pure."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+FORMS = "sqlite:///file.db (relative), sqlite:////folder/file.db, sqlite:///:memory: or postgresql://user:password@host/name"
+JOURNAL = "arriero.journal"
+
+
+class Place(NamedTuple):
+    """A database and the local folder of its journal. `address` is a path, ":memory:", or a URL with credentials in it;
+    `shown` is what may be printed."""
+
+    kind: Literal["sqlite", "postgresql"]
+    address: str
+    shown: str
+    journal: Path
+
+    @property
+    def in_memory(self) -> bool:
+        return self.address == ":memory:"
+
+
+def place(url: str, folder: Path) -> Place:
+    """What a URL names; relative paths, and the journal of a remote database, are in `folder`.
+
+    Raises ValueError that says the forms, and never the URL: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"must be {FORMS}") from error
+    if parts.scheme in ("postgresql", "postgres"):
+        return Place("postgresql", url, f"postgresql://{host or ''}{parts.path}", folder / JOURNAL)
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.scheme != "sqlite" or parts.netloc or not path or parts.query:
+        raise ValueError(f"must be {FORMS}")
+    if path == ":memory:":
+        return Place("sqlite", path, "memory", folder / JOURNAL)
+    file = folder / path
+    return Place("sqlite", str(file), str(file), file.with_suffix(".journal"))
