@@ -1,26 +1,28 @@
 """The one place where things are put together: a config becomes a public and an admin application."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Collection
+from typing import Any
 
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.accounts import Accounts
 from gateway.auth import Keyring
 from gateway.catalog import Catalog
 from gateway.config import Config
 from gateway.decisions import Decisions
 from gateway.dispatch import Dispatcher, RetryBudget
-from gateway.endpoints import admin, operations
-from gateway.endpoints.inference import Inference, Parts
+from gateway.endpoints import admin
+from gateway.endpoints.inference import Inference
 from gateway.endpoints.models import Models
-from gateway.fleet import Fleet
+from gateway.fleet import Fleet, Lasting
+from gateway.front import Front, application
+from gateway.health import Health
 from gateway.live import Live
 from gateway.log import Log
-from gateway.metrics import Metrics
+from gateway.metrics import Deployments, Metrics, labels_of
+from gateway.parts import Current, Parts
 from gateway.settle import Settlement
 from gateway.types import Endpoint
 
@@ -39,55 +41,101 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.config, self.log = config, log or Log()
-        self.metrics = Metrics()
-        self.fleet = Fleet(config, catalog or Catalog.load(), self.metrics, clock, wall)
-        self.keyring = Keyring(config.keys, config.teams, wall)
-        self.decisions = Decisions()
+        self.log, self.metrics, self.decisions = log or Log(), Metrics(), Decisions()
         self.live = Live(self.metrics.in_flight, self.metrics.draining)
-        settlement = Settlement(self.fleet.health, self.metrics, self.log, self.decisions, wall)
-        budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
-        dispatcher = Dispatcher(config.attempts.max, budget, self.metrics.retries_refused.labels(), clock, wall)
-        models = Models(self.fleet, self.keyring, int(wall()))
-        parts = Parts(self.fleet, self.keyring, dispatcher, settlement, self.live)
-        inference = {f"/v1/{endpoint}": Inference(endpoint, parts) for endpoint in ENDPOINTS}
+        self._lasting = Lasting(catalog or Catalog.load(), self.metrics, clock, wall)
+        self._readings = Deployments({}, clock)
+        self.metrics.registry.register(self._readings)
+        self._reloading = asyncio.Lock()
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.current = Current(self._parts(config, Accounts(config, clock), Health(clock), self._lasting))
+        self._adopt(self.current.parts)
+        models = Models(self.current, int(wall()))
+        inference = {f"/v1/{endpoint}": Inference(endpoint, self.current) for endpoint in ENDPOINTS}
         routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in inference.items()]
         listing = [Route("/v1/models", models.list), Route("/v1/models/{name:path}", models.one)]
-        self.public = Front(inference, _application([*routes, *listing], self.live))
-        self.admin = _application([], self.live)
-        admin.add_routes(self.admin, self.fleet, self.decisions, self.metrics)
+        self.public = Front(inference, application([*routes, *listing], self.live))
+        self.admin = application([], self.live)
+        admin.add_routes(self.admin, self.current, self.decisions, self.metrics)
+
+    @property
+    def config(self) -> Config:
+        return self.current.parts.fleet.config
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.current.parts.fleet
+
+    @property
+    def keyring(self) -> Keyring:
+        return self.current.parts.keyring
+
+    def _parts(self, config: Config, accounts: Accounts, health: Health, lasting: Lasting) -> Parts:
+        """What calls on this config are answered with. Raises ConfigError."""
+        metrics, clock, wall = lasting.metrics, lasting.clock, lasting.wall
+        fleet, keyring = Fleet(config, lasting, accounts, health), Keyring(config.keys, config.teams, wall)
+        settlement = Settlement(health, metrics, self.log, self.decisions, wall)
+        budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
+        dispatcher = Dispatcher(config.attempts.max, budget, metrics.retries_refused.labels(), clock, wall)
+        return Parts(fleet, keyring, dispatcher, settlement, self.live)
 
     async def start(self) -> None:
-        await self.fleet.start()
+        await self.fleet.accounts.start()
+        self.fleet.watch()
+
+    async def reload(self, config: Config, check: Callable[[Parts], None] = lambda parts: None) -> None:
+        """Calls that begin from now on run on this config, those under way end on theirs; what did not change of the
+        accounts and of what is known stays. All or nothing: raises ConfigError, and what `check` raises."""
+        async with self._reloading:
+            before = self.current.parts.fleet
+            accounts = await asyncio.to_thread(self._tried, config, before.accounts, check)
+            try:
+                await accounts.start()
+            except BaseException:
+                await accounts.undo()
+                raise
+            health = before.health.after(accounts.moved(before.accounts))
+            parts = self._parts(config, accounts, health, self._lasting)
+            before.rest()
+            self.current.parts = parts
+            self._adopt(parts)
+            self.fleet.watch()
+            task = asyncio.create_task(self._leave(before, self.fleet, self.live.tasks()))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    def _tried(self, config: Config, before: Accounts, check: Callable[[Parts], None]) -> Accounts:
+        """The accounts of a config that can run. All else is made on trial: it counts and knows apart, so that a config
+        that cannot run leaves no trace. In a thread, for certificates and plugins take their time."""
+        clock = self._lasting.clock
+        accounts = Accounts(config, clock, before)
+        check(self._parts(config, accounts, Health(clock), self._lasting._replace(metrics=Metrics())))
+        return accounts
+
+    def _adopt(self, parts: Parts) -> None:
+        """What looks on from outside looks at these parts."""
+        fleet = parts.fleet
+        self._readings.lanes = {(route, lane.deployment.name): lane.facts for route, lane in fleet.lanes()}
+        for name in fleet.accounts.opened:
+            fleet.health.pardon(name)
+
+    async def _leave(self, before: Fleet, after: Fleet, calls: Collection[asyncio.Task[Any]]) -> None:
+        """Once the calls of an old config have ended: closes the accounts that went, forgets what nobody uses."""
+        try:
+            if calls:
+                await asyncio.wait(calls)
+        finally:
+            for provider in before.accounts.gone(after.accounts):
+                await provider.aclose()
+        now = self.fleet
+        was, known = ([labels_of(route, lane.deployment) for route, lane in f.lanes()] for f in (before, now))
+        self.metrics.forget(was, known)
+        self.metrics.forget(*([{"key": key.name} for key in f.config.keys] for f in (before, now)))
+        now.health.forget([lane.facts for _, lane in now.lanes()])
 
     async def aclose(self) -> None:
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         await self.fleet.aclose()
         self.log.flush()
-
-
-class Front:
-    """The public application: a call to a hot path goes straight to its endpoint, all else through the framework.
-
-    The framework's layers cost as much as everything that the gateway itself does to a call."""
-
-    def __init__(self, hot: Mapping[str, ASGIApp], rest: ASGIApp) -> None:
-        self.hot, self.rest = hot, rest
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        endpoint = self.hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        return (endpoint or self.rest)(scope, receive, send)
-
-
-def _application(routes: list[Route], live: Live) -> FastAPI:
-    """An application with health and readiness and OpenAI-shaped errors; no docs, no slash redirects."""
-    health = [Route("/healthz", operations.healthz), Route("/readyz", operations.readyz)]
-    app = FastAPI(
-        routes=[*routes, *health],
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        exception_handlers={HTTPException: operations.refused, RequestValidationError: operations.invalid},
-    )
-    app.state.live = live
-    return app

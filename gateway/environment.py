@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from gateway.account import Account
+from gateway.accounts import open_account
 from gateway.catalog import Catalog
 from gateway.config import NAME_RULE, Config, RouteConfig, is_name
 from gateway.errors import ConfigError
-from gateway.fleet import open_account
 
 VLLM_WAIT_S = 2.0
 MAX_LIST_BYTES = 1_000_000

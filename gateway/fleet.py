@@ -2,73 +2,71 @@
 
 import asyncio
 import difflib
-import ssl
-import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
 from gateway import loading
 from gateway.account import Account
+from gateway.accounts import Accounts
 from gateway.auth import ANONYMOUS, allows
 from gateway.catalog import Catalog, Row
 from gateway.config import Config, DeploymentConfig, RouteConfig
 from gateway.errors import ClientError, ConfigError, UpstreamError
 from gateway.health import Health
 from gateway.lane import Lane, Route
-from gateway.metrics import Bound, Deployments, Metrics
+from gateway.metrics import Bound, Metrics
 from gateway.prices import check_price, gpu_nano_per_s, list_price
 from gateway.router import NamedPolicy
-from gateway.types import FEATURES, Deployment, Missing, Observed, Price, Provider, Tenant
+from gateway.types import FEATURES, Deployment, Missing, Observed, Price, Tenant
 
 DEFAULT_POLICIES = ({"capability": {"missing": "strict"}}, "context_window", "breaker", "headroom", "lowest_cost")
 
 
-class Fleet:
-    """Accounts and routes of one config. Owns the accounts' connections."""
+class Lasting(NamedTuple):
+    """What outlives a config."""
 
-    def __init__(
-        self,
-        config: Config,
-        catalog: Catalog,
-        metrics: Metrics,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        self.config, self.catalog, self.clock, self.wall = config, catalog, clock, wall
+    catalog: Catalog
+    metrics: Metrics
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+
+
+class Fleet:
+    """Accounts and routes of one config, and what is known of them."""
+
+    def __init__(self, config: Config, lasting: Lasting, accounts: Accounts, health: Health) -> None:
+        self.config, self.accounts, self.health = config, accounts, health
+        self.catalog, self.metrics, self.clock, self.wall = lasting
         self._watches: list[asyncio.Task[None]] = []
-        self.metrics = metrics
-        self.health = Health(clock)
-        self.providers = {name: open_account(account, name, clock) for name, account in config.accounts.items()}
+        self.providers = accounts.providers
         self.routes = {name: self._route(name, route) for name, route in config.routes.items()}
         self._check_baseline()
         self.names = self._names()
-        lanes = {(route.name, name): lane.facts for route in self.routes.values() for name, lane in route.lanes.items()}
-        metrics.registry.register(Deployments(lanes, clock))
 
-    async def start(self) -> None:
-        """Readies every account at once, then watches those that tell their state."""
-        await asyncio.gather(*(provider.start() for provider in self.providers.values()))
+    def lanes(self) -> Iterable[tuple[str, Lane]]:
+        """Every lane with its route's name."""
+        return [(route.name, lane) for route in self.routes.values() for lane in route.lanes.values()]
+
+    def watch(self) -> None:
+        """Watches the accounts that tell their state, until `rest`."""
         watched = [name for name, provider in self.providers.items() if provider.poll_every_s > 0]
         self._watches = [asyncio.create_task(self._watch(name)) for name in watched]
         self._watches.append(asyncio.create_task(self._turn_pages()))
 
     async def _turn_pages(self) -> None:
-        """Lets a new day begin for spend caps within a second of midnight."""
+        """Once a second: lets a new day begin for spend caps, and an account with a new credential be tried again."""
         while True:
             self.health.roll(self.wall())
+            for name in self.accounts.with_new_secrets():
+                self.health.pardon(name)
             await asyncio.sleep(1.0)
 
     async def _watch(self, account: str) -> None:
         """Reads one server's state again and again; a server that does not tell is unknown, not idle."""
         provider = self.providers[account]
-        facts = [
-            lane.facts
-            for route in self.routes.values()
-            for lane in route.lanes.values()
-            if lane.deployment.account == account
-        ]
+        facts = [lane.facts for _, lane in self.lanes() if lane.deployment.account == account]
         while True:
             try:
                 seen = await provider.poll()
@@ -78,9 +76,13 @@ class Fleet:
                 known.see_load(seen.queue, seen.kv_used)
             await asyncio.sleep(provider.poll_every_s)
 
-    async def aclose(self) -> None:
+    def rest(self) -> None:
+        """Watches no more; another fleet does."""
         for watch in self._watches:
             watch.cancel()
+
+    async def aclose(self) -> None:
+        self.rest()
         for provider in self.providers.values():
             await provider.aclose()
 
@@ -208,22 +210,6 @@ class Fleet:
         if config.model and (found := self.catalog.by_id(cloud, config.model)):
             return found
         return self.catalog.row(cloud, weights) if weights else None
-
-
-def open_account(account: Account, name: str, clock: Callable[[], float]) -> Provider:
-    """The running side of an account. Raises ConfigError for what is missing on this machine."""
-    opener: Any = account  # every provider's account has `open`; see providers/openai.py
-    try:
-        provider: Provider = opener.open(name, clock)
-    except ssl.SSLError as error:
-        raise ConfigError(
-            f"providers.{name}.ca_file", f"{account.ca_file} holds no certificates in PEM form"
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"providers.{name}.ca_file", f"{account.ca_file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"providers.{name}", str(error)) from error
-    return provider
 
 
 def _no_model(weights: str | None, cloud: str) -> str:

@@ -9,10 +9,10 @@ import bisect
 import math
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
-from gateway.outcome import MAX_COOL_S, Outcome
+from gateway.outcome import BY_KIND, BY_STATUS, MAX_COOL_S, Outcome
 from gateway.prices import marginal_price, own_price
 from gateway.types import Candidate, Deployment, Price, Quantiles, Room, Speed, Spent
 
@@ -24,6 +24,8 @@ ERROR_MEMORY_S = 30.0
 DAY_S = 86_400
 FRESH_S = 60.0
 """A sample older than this no longer speaks."""
+REFUSED = frozenset(o.name for o in (*BY_KIND.values(), *BY_STATUS.values()) if o.fault == "credential")
+"""The outcomes that a new credential may undo."""
 
 
 class Window:
@@ -172,6 +174,17 @@ class Account:
             self.cooling_until, self.cooling_why = until, why
             self.version += 1
 
+    def anew(self) -> "Account":
+        """Nothing but the spend, which goes on to be one."""
+        found = Account()
+        found.spending = self.spending
+        return found
+
+    def pardon(self) -> None:
+        if self.cooling_why in REFUSED:
+            self.cooling_until, self.cooling_why = 0.0, ""
+        self.version += 1
+
 
 class Facts:
     """What is known of one set of weights at one account. `version` moves with every change: views can be kept."""
@@ -198,10 +211,15 @@ class Facts:
         self.own_gpus = False
         self.version = 0
 
+    def anew(self, account: Account) -> "Facts":
+        """Nothing but the spend, which goes on to be one."""
+        found = Facts(self._name, account)
+        found._spending = self._spending
+        return found
+
     @property
-    def stamp(self) -> int:
-        """Moves whenever a view made before would differ."""
-        return self.version + self.account.version
+    def spent(self) -> Spent:
+        return self._spending.spent
 
     def view(self, deployment: Deployment, now: float) -> Candidate:
         """The frozen view, for one of the deployments that share these facts."""
@@ -284,6 +302,13 @@ class Facts:
         jitter = zlib.crc32(f"{self._name}{now}".encode()) / 2**32
         return full * (0.5 + jitter / 2)
 
+    def pardon(self) -> None:
+        """The credential that was refused is another one now."""
+        if self.cooling_why in REFUSED:
+            self.cooling_until, self.cooling_why = 0.0, ""
+            self.failures, self.failing_since = 0, 0.0
+            self.version += 1
+
     def see_room(self, room: Room) -> None:
         self.room = room
         self.version += 1
@@ -335,6 +360,29 @@ class Health:
         """Begins a new day or month everywhere, also where nothing is spent any more."""
         for facts in self._facts.values():
             facts.roll(wall_now)
+
+    def after(self, moved: Collection[str]) -> "Health":
+        """For the next config: all that is known; of accounts that moved to another place only what they spent."""
+        found = Health(self.clock)
+        found._lengths = self._lengths
+        for name, account in self._accounts.items():
+            found._accounts[name] = account.anew() if name in moved else account
+        for key, facts in self._facts.items():
+            found._facts[key] = facts.anew(found._accounts[key[0]]) if key[0] in moved else facts
+        return found
+
+    def forget(self, in_use: Collection[Facts]) -> None:
+        """Drops what no deployment uses any more, but for what was spent this month: its budget counts on."""
+        used = set(map(id, in_use))
+        self._facts = {key: facts for key, facts in self._facts.items() if id(facts) in used or facts.spent.month}
+
+    def pardon(self, account: str) -> None:
+        """Lets an account be tried at once whose credential had been refused."""
+        if account in self._accounts:
+            self._accounts[account].pardon()
+        for key, facts in self._facts.items():
+            if key[0] == account:
+                facts.pardon()
 
     def expected_output_tokens(self, route: str, tenant: str, asked: int | None) -> int:
         """What this route and key usually get per choice, bounded by what was asked; at first that, or 256."""

@@ -46,6 +46,10 @@ class Live:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def tasks(self) -> frozenset[Task]:
+        """The live calls."""
+        return frozenset(self._tasks)
+
     def call(self) -> LiveCall:
         """The current task is a live call until the block ends."""
         return LiveCall(self._tasks, self._empty)

@@ -5,6 +5,7 @@ Rule 2. Nothing from a request or an upstream becomes a label: series are bounde
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -12,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from gateway.health import Facts
 from gateway.outcome import BY_KIND, BY_STATUS
-from gateway.tally import Count, Counter, Histogram
+from gateway.tally import Count, Counter, Family, Histogram, Labels
 from gateway.types import Deployment
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -42,6 +43,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._families: list[Family[Any]] = []
         at = ("route", "deployment")
         genai = ("gen_ai_provider_name", "deployment", "gen_ai_request_model")
         self.duration = self._histogram(
@@ -73,12 +75,20 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
         counter = Counter(name, text, labels)
         self.registry.register(counter)
+        self._families.append(counter)
         return counter
 
     def _histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
         histogram = Histogram(name, text, labels, buckets)
         self.registry.register(histogram)
+        self._families.append(histogram)
         return histogram
+
+    def forget(self, before: Iterable[Labels], now: Iterable[Labels]) -> None:
+        """Drops the series of what was and is not any more: routes and deployments, or keys."""
+        was, known = list(before), list(now)
+        for family in self._families:
+            family.forget(was, known)
 
     def text(self) -> bytes:
         """The page that Prometheus reads."""
@@ -99,6 +109,16 @@ class Bound:
         self.cost = metrics.cost.labels(route, name)
         self.estimated = metrics.estimated.labels(route, name)
         self.auth = metrics.upstream_auth.labels(name)
+
+
+def labels_of(route: str, deployment: Deployment) -> Labels:
+    """Every label that tells of a deployment of a route."""
+    return {
+        "route": route,
+        "deployment": deployment.name,
+        "gen_ai_request_model": route,
+        "gen_ai_provider_name": deployment.cloud,
+    }
 
 
 READINGS: Sequence[tuple[str, str, Callable[[Facts, float], float]]] = (

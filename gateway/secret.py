@@ -12,13 +12,14 @@ RECHECK_S = 1.0
 class Secret:
     """`env:NAME`, `file:/path` or the text itself. A file is read again when it changed, at most once a second."""
 
-    __slots__ = ("_checked", "_clock", "_modified", "_path", "_text", "source")
+    __slots__ = ("_checked", "_clock", "_modified", "_path", "_spec", "_text", "source")
     one_line: ClassVar[bool] = True
 
     def __init__(self, spec: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises ValueError that names the variable or the file that is missing."""
         self._clock, self._checked, self._modified = clock, clock(), 0
         self._path: Path | None = None
+        self._spec = spec
         self.source = spec if spec.startswith(("env:", "file:")) else "text"
         if spec.startswith("env:"):
             self._text = _from_environment(spec[4:])
@@ -60,6 +61,15 @@ class Secret:
             return "is empty"
         flat = text if self.one_line else "".join(text.splitlines())
         return "" if flat.isascii() and flat.isprintable() else "holds a character that no header can carry"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both come from the same place; what a file or a variable holds is not looked at."""
+        if not isinstance(other, Secret) or type(other) is not type(self):
+            return NotImplemented
+        return self._spec == other._spec
+
+    def __hash__(self) -> int:
+        return hash(self._spec)
 
     def __repr__(self) -> str:
         return "***"

@@ -1,7 +1,7 @@
 """Counters and histograms of one event loop: no locks and no lookups on the way; prometheus_client writes them down."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -46,6 +46,7 @@ class Spread:
 
 
 S = TypeVar("S")
+Labels = Mapping[str, str]
 
 
 class Family(Collector, Generic[S]):
@@ -56,12 +57,26 @@ class Family(Collector, Generic[S]):
         self.series: dict[tuple[str, ...], S] = {}
         self._begin = begin
 
+    def forget(self, before: Iterable[Labels], now: Iterable[Labels]) -> None:
+        """Drops the series that tell of something of `before` that is not in `now`; labels it does not know of stay."""
+        was, known = list(before), list(now)
+        names = [name for name in self.names if was and name in was[0]]
+        if not names:
+            return
+        gone = {_told(labels, names) for labels in was} - {_told(labels, names) for labels in known}
+        places = [self.names.index(name) for name in names]
+        self.series = {v: s for v, s in self.series.items() if tuple(v[at] for at in places) not in gone}
+
     def labels(self, *values: str) -> S:
         found = self.series.get(values)
         if found is None:
             assert len(values) == len(self.names)
             found = self.series[values] = self._begin()
         return found
+
+
+def _told(labels: Labels, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(labels[name] for name in names)
 
 
 class Counter(Family[Count]):

@@ -74,6 +74,10 @@ class Served:
             taken[f"connections of {name}"] = client.leased + client.waiting
         return {name: count for name, count in taken.items() if count}
 
+    async def reload(self, document: dict[str, Any]) -> None:
+        """Goes on on another config."""
+        await self.gateway.reload(loading.build(document))
+
     async def at_rest(self) -> None:
         """Waits until every call is over; then nothing may be left taken."""
         await eventually(lambda: not self.leases(), "not given back: {}", self.leases)

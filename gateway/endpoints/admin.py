@@ -12,17 +12,17 @@ from gateway.config import AdminToken
 from gateway.decisions import Decisions
 from gateway.errors import Answerable
 from gateway.explain import Asked, dry_run, render
-from gateway.fleet import Fleet
 from gateway.metrics import Metrics
+from gateway.parts import Current
 
 
-def guard(tokens: Sequence[AdminToken]) -> Callable[[Request], None]:
+def guard(tokens: Callable[[], Sequence[AdminToken]]) -> Callable[[Request], None]:
     """Who may ask: the holder of any token; without tokens anyone who reaches the port, which is then loopback."""
 
     def check(request: Request) -> None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        matches = [hmac.compare_digest(given, token.token.reveal().encode()) for token in tokens]
-        if tokens and not any(matches):
+        matches = [hmac.compare_digest(given, token.token.reveal().encode()) for token in tokens()]
+        if matches and not any(matches):
             raise HTTPException(
                 401, "The admin token is missing or not known here: send `Authorization: Bearer <token>`."
             )
@@ -30,9 +30,9 @@ def guard(tokens: Sequence[AdminToken]) -> Callable[[Request], None]:
     return check
 
 
-def add_routes(app: FastAPI, fleet: Fleet, decisions: Decisions, metrics: Metrics) -> None:
+def add_routes(app: FastAPI, current: Current, decisions: Decisions, metrics: Metrics) -> None:
     """The admin API of one gateway."""
-    may_read = Depends(guard(fleet.config.admin.tokens))
+    may_read = Depends(guard(lambda: current.parts.fleet.config.admin.tokens))
 
     @app.get("/metrics")
     async def read_metrics() -> Response:
@@ -40,7 +40,7 @@ def add_routes(app: FastAPI, fleet: Fleet, decisions: Decisions, metrics: Metric
 
     @app.get("/admin/decisions", dependencies=[may_read])
     async def latest(count: Annotated[int, Query(ge=1, le=1000)] = 20) -> JSONResponse:
-        return _json([render(kept, fleet) for kept in decisions.latest(count)])
+        return _json([render(kept, current.parts.fleet) for kept in decisions.latest(count)])
 
     @app.get("/admin/decisions/{id_}", dependencies=[may_read])
     async def decision(id_: str) -> JSONResponse:
@@ -49,12 +49,12 @@ def add_routes(app: FastAPI, fleet: Fleet, decisions: Decisions, metrics: Metric
             raise HTTPException(
                 404, f"There is no decision or request '{id_[:128]}' among the last {decisions.size} calls."
             )
-        return _json(render(kept, fleet))
+        return _json(render(kept, current.parts.fleet))
 
     @app.post("/admin/explain", dependencies=[may_read])
     async def explain(asked: Asked) -> JSONResponse:
         try:
-            return _json(dry_run(asked, fleet))
+            return _json(dry_run(asked, current.parts.fleet))
         except Answerable as error:
             raise HTTPException(error.status, error.message) from error
 

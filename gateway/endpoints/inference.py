@@ -10,22 +10,22 @@ import asyncio
 import hashlib
 import os
 import traceback
-from typing import NamedTuple, cast
+from typing import cast
 
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import answer, auth, relay
-from gateway.dispatch import Dispatcher, Opened
+from gateway.dispatch import Opened
 from gateway.endpoints import http
 from gateway.errors import Answerable, ClientError, ServiceError
-from gateway.fleet import Fleet
 from gateway.lane import Route
-from gateway.live import Live, Task
+from gateway.live import Task
+from gateway.parts import Current, Parts
 from gateway.peek import Peeked, peek
 from gateway.prices import usd
 from gateway.router import Decision, decide, nobody
 from gateway.server import Protocol
-from gateway.settle import Ended, Settlement
+from gateway.settle import Ended
 from gateway.types import Call, Endpoint, Tenant, Usage
 
 DEFAULT_DEADLINE_S = 600.0
@@ -35,28 +35,19 @@ STALL_S = 5.0
 """How long after its deadline a client may still read what it was sent; then its connection is cut."""
 
 
-class Parts(NamedTuple):
-    """What every path of the family stands on; put together in app.py."""
-
-    fleet: Fleet
-    keyring: auth.Keyring
-    dispatcher: Dispatcher
-    settlement: Settlement
-    live: Live
-
-
 class Inference:
     """One path of the family."""
 
-    def __init__(self, endpoint: Endpoint, parts: Parts) -> None:
-        self.endpoint, self.parts = endpoint, parts
+    def __init__(self, endpoint: Endpoint, current: Current) -> None:
+        self.endpoint, self.current = endpoint, current
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = cast(Protocol, scope["extensions"]["arriero"]["connection"])
-        with self.parts.live.call() as task:
+        parts = self.current.parts
+        with parts.live.call() as task:
             connection.cancel_when_lost(task)
             try:
-                await Exchange(self.endpoint, self.parts, scope, receive, send).run(task)
+                await Exchange(self.endpoint, parts, scope, receive, send).run(task)
             finally:
                 if connection.task is task:  # the next call of this connection may have begun
                     connection.cancel_when_lost(None)

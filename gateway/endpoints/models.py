@@ -9,8 +9,8 @@ from starlette.responses import Response
 from gateway import auth
 from gateway.endpoints import http
 from gateway.errors import Answerable
-from gateway.fleet import Fleet
 from gateway.lane import Route
+from gateway.parts import Current
 from gateway.types import Tenant
 
 _encode = msgspec.json.Encoder().encode
@@ -19,8 +19,8 @@ _encode = msgspec.json.Encoder().encode
 class Models:
     """`began` is when this gateway started, in seconds since the epoch: every model's `created`."""
 
-    def __init__(self, fleet: Fleet, keyring: auth.Keyring, began: int) -> None:
-        self.fleet, self.keyring, self.began = fleet, keyring, began
+    def __init__(self, current: Current, began: int) -> None:
+        self.current, self.began = current, began
 
     async def list(self, request: Request) -> Response:
         """Every route and alias the key may use."""
@@ -28,7 +28,7 @@ class Models:
             tenant = self._tenant(request)
         except Answerable as error:
             return _refused(request, error)
-        names = self.fleet.names.items()
+        names = self.current.parts.fleet.names.items()
         data = [self._model(name, route) for name, route in names if auth.allows(tenant, route.name)]
         return _json(request, 200, _encode({"object": "list", "data": data}))
 
@@ -37,14 +37,14 @@ class Models:
         name = request.path_params["name"]
         try:
             tenant = self._tenant(request)
-            route = self.fleet.route(name, tenant)
+            route = self.current.parts.fleet.route(name, tenant)
             auth.authorize(tenant, route.name)
         except Answerable as error:
             return _refused(request, error)
         return _json(request, 200, _encode(self._model(name, route)))
 
     def _tenant(self, request: Request) -> Tenant:
-        return self.keyring.tenant(http.headers_of(request.scope).get(b"authorization"))
+        return self.current.parts.keyring.tenant(http.headers_of(request.scope).get(b"authorization"))
 
     def _model(self, name: str, route: Route) -> Mapping[str, object]:
         return {"id": name, "object": "model", "created": self.began, "owned_by": "arriero", "root": route.name}

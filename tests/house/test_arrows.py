@@ -11,11 +11,12 @@ cli
 check environment remote schema screen
 serve
 app
+front
 endpoints.admin endpoints.inference endpoints.models endpoints.operations
-endpoints.http explain server
+endpoints.http explain parts server
 fleet
 settle
-dispatch loading
+accounts dispatch loading
 auth decisions lane lease relay
 tenants
 refusals
