@@ -2,7 +2,8 @@
 
 Rule 1. Every deployment gets at most one attempt a call, and only its own credential.
 Rule 2. The caller's own fault is never tried elsewhere, but for an overflow of the context at a larger window.
-Rule 3. A second attempt needs a token of the retry budget, counted when it is sent.
+Rule 3. A second attempt needs a token of the retry budget, counted when it is sent. What is refused before anything
+        was sent, as not for this deployment, is no attempt in this and in no other count.
 Rule 4. What is taken is given back by the lease of the Opened that is returned, or before anything is raised.
 """
 
@@ -88,9 +89,9 @@ class Dispatcher:
         """The first good attempt. Raises ClientError for the caller's fault, ServiceError when all failed."""
         self.budget.deposit()
         failed: list[_Failed] = []
-        waiting = list(decision.order)
-        while waiting and len(failed) < self.max_attempts:
-            if failed and (reason := self._why_not_again(call)):
+        waiting, sent = list(decision.order), 0
+        while waiting and sent < self.max_attempts:
+            if sent and (reason := self._why_not_again(call)):
                 decision.notes.append(("attempts", reason))
                 break
             candidate = waiting.pop(0)
@@ -101,6 +102,7 @@ class Dispatcher:
                 return await self._attempt(call, lane, candidate, attempt)
             except UpstreamError as error:
                 failed.append(self._judged(call, lane, attempt, error))
+            sent += failed[-1].outcome.fault != "unfit"
             if not failed[-1].outcome.retry:
                 waiting = _after_overflow(failed[-1], candidate, waiting)
         raise self._verdict(failed)
@@ -155,8 +157,9 @@ class Dispatcher:
 
     def _verdict(self, failed: Sequence[_Failed]) -> Answerable:
         """The answer to the caller after the last attempt."""
+        failed = [f for f in failed if f.outcome.fault != "unfit"] or failed
         last = failed[-1]
-        if last.outcome.fault in ("caller", "overflow"):
+        if last.outcome.fault in ("caller", "overflow", "unfit"):
             return passed_on(last.error, last.outcome, last.lane.provider.secrets)
         waits = [f.retry_after_s for f in failed if f.retry_after_s is not None]
         rows = [(f.lane.deployment.name, f.error, f.outcome) for f in failed]

@@ -16,6 +16,8 @@ from gateway.catalog import Catalog
 from gateway.config import NAME_RULE, Config, RouteConfig, is_name
 from gateway.errors import ConfigError
 
+POLICIES = ({"capability": {"missing": "emulate"}}, "context_window", "breaker", "headroom", "lowest_cost")
+"""Those of a config that nobody wrote: what a cloud lacks is stood in for where that can be done."""
 VLLM_WAIT_S = 2.0
 MAX_LIST_BYTES = 1_000_000
 
@@ -50,7 +52,7 @@ def find(env: Mapping[str, str], catalog: Catalog, today: date) -> Found:
     routes: dict[str, dict[str, Any]] = {}
     for name, account in accounts.items():
         for route, fields in _served(account, env, catalog, today, notes):
-            deployments = routes.setdefault(route, {"deployments": []})["deployments"]
+            deployments = routes.setdefault(route, {"deployments": [], "policies": list(POLICIES)})["deployments"]
             again = sum(deployment["account"] == name for deployment in deployments)
             named = {"name": f"{name}-{again + 1}"} if again else {}  # two servings of the same weights
             deployments.append({"account": name, **named, **fields})

@@ -234,5 +234,6 @@ def _attempt_line(number: int, attempt: Mapping[str, Any]) -> str:
         parts.append(f"first content after {attempt['first_byte_s'] * 1000:.0f} ms")
     if attempt["seconds"] is not None:
         parts.append(f"{attempt['seconds'] * 1000:.0f} ms in all")
+    parts += [f"{what} {how}" for what, how in attempt["degraded"].items()]
     estimated = " (estimated)" if attempt["cost_estimated"] else ""
     return ", ".join([*parts, f"${attempt['cost_usd']}{estimated}"])

@@ -33,6 +33,7 @@ OUTCOMES = frozenset(
         "model_gone",
         "redirect",
         "server_error",
+        "unfit",
     }
     | {outcome.name for outcome in (*BY_KIND.values(), *BY_STATUS.values())}
 )

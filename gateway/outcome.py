@@ -2,7 +2,9 @@
 
 Rule 1. The caller's fault is passed on with its status and never tried elsewhere, but for an overflow of the context.
 Rule 2. The cloud's fault, our credential's and our quota's are tried elsewhere; the caller never sees a 401 of ours.
-Rule 3. How long a cloud asked to be left alone is honoured up to MAX_COOL_S, whatever form it was said in.
+Rule 3. What we refused ourselves, before sending, because this one cloud cannot do it, says nothing about the cloud,
+        and the next one may.
+Rule 4. How long a cloud asked to be left alone is honoured up to MAX_COOL_S, whatever form it was said in.
 """
 
 import email.utils
@@ -15,7 +17,10 @@ from gateway.types import Frozen
 
 MAX_COOL_S = 300.0
 
-Fault = Literal["caller", "overflow", "cloud", "quota", "credential", "gone"]
+Fault = Literal["caller", "overflow", "unfit", "cloud", "quota", "credential", "gone"]
+
+UNFIT = frozenset({"unsupported_feature", "unknown_parameter"})
+"""The codes of our own refusals that say: not at this deployment."""
 
 
 class Outcome(Frozen, frozen=True):
@@ -35,7 +40,7 @@ class Outcome(Frozen, frozen=True):
     @property
     def counts(self) -> bool:
         """Whether it says something bad about the deployment."""
-        return self.fault not in ("caller", "overflow")
+        return self.fault not in ("caller", "overflow", "unfit")
 
 
 def _timeout(name: str) -> Outcome:
@@ -47,6 +52,7 @@ _AUTH = Outcome("auth", "credential", 502, "upstream_auth", cool_s=30.0)
 _BUSY = Outcome("overloaded", "cloud", 503)
 _SERVER = Outcome("server_error", "cloud")
 _GONE = Outcome("model_gone", "gone", 502, cool_s=60.0)
+_UNFIT = Outcome("unfit", "unfit", 400, "unsupported_feature")
 _OVERFLOW = Outcome("context_overflow", "overflow", 400, "context_length_exceeded")
 _REDIRECT = Outcome("redirect", "cloud")
 
@@ -125,6 +131,8 @@ def judge(error: UpstreamError) -> Outcome:
 
 def _by_status(error: UpstreamError) -> Outcome:
     status = error.status
+    if not error.sent and error.detail.code in UNFIT:
+        return _UNFIT
     if status in BY_STATUS:
         return BY_STATUS[status]
     if 300 <= status < 400:

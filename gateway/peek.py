@@ -371,7 +371,7 @@ def _tool_features(raw: Raws, *, stream: bool) -> set[str]:
         found.add("stream_tools")
     if _said(raw, "tool_choice") not in (b"null", b'"auto"', b'"none"'):
         found.add("tool_choice")
-    if _said(raw, "parallel_tool_calls") != b"null":
+    if _said(raw, "parallel_tool_calls") == b"false":  # true is what clouds do if not told otherwise
         found.add("parallel_tools")
     return found
 

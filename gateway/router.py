@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.errors import ArrieroError, ClientError, ServiceError
-from gateway.types import Call, Candidate, Policy
+from gateway.types import DROPPABLE, Call, Candidate, Policy, lacking
 
 
 class NamedPolicy(NamedTuple):
@@ -75,11 +75,18 @@ def nobody(decision: Decision) -> ArrieroError:
     if last == "capability":
         lacks = f"No remaining deployment of '{decision.call.model}' offers what the request uses: {story}."
         message = lacks + offers(decision)
-        return ClientError(400, "unsupported_feature", message)
+        return ClientError(400, "unsupported_feature", message, param=_param(decision))
     names = ", ".join(dict.fromkeys(policy for policy, _ in decision.removed.values()))
     message = f"Every deployment of '{decision.call.model}' was refused by policy ({names}): {story}."
     waits = [c.cooling_until - decision.now for c in decision.candidates if c.cooling_until > decision.now]
     return ServiceError(503, "no_deployment_available", message, retry_after_s=min(waits, default=5.0))
+
+
+def _param(decision: Decision) -> str | None:
+    """The parameter that asks for what the first refused deployment lacks, where it is one that could be left out."""
+    removed = [c.deployment for c in decision.candidates if decision.removed.get(c.name, ("",))[0] == "capability"]
+    asking = [name for feature in sorted(lacking(decision.call, removed[0])) for name in DROPPABLE.get(feature, ())]
+    return next((name for name in asking if name in decision.call.fields), None)
 
 
 def offers(decision: Decision) -> str:

@@ -68,7 +68,7 @@ FEATURES: Mapping[str, str] = {
     "tools": "tools and tool_choice auto or none",
     "tool_choice": "tool_choice required or a named function",
     "stream_tools": "tools in a streamed answer",
-    "parallel_tools": "parallel_tool_calls",
+    "parallel_tools": "parallel_tool_calls false",
     "json_object": "response_format json_object",
     "json_schema": "response_format json_schema",
     "logprobs": "logprobs and top_logprobs",
@@ -85,6 +85,20 @@ FEATURES: Mapping[str, str] = {
     "embeddings": "POST /v1/embeddings",
 }
 """The words a call may need and a deployment may offer; the catalogue and the config use no others."""
+
+DROPPABLE: Mapping[str, tuple[str, ...]] = {
+    "n": ("n",),
+    "seed": ("seed",),
+    "stop": ("stop",),
+    "penalties": ("frequency_penalty", "presence_penalty"),
+    "logit_bias": ("logit_bias",),
+    "logprobs": ("logprobs", "top_logprobs"),
+    "json_object": ("response_format",),
+    "json_schema": ("response_format",),
+    "tool_choice": ("tool_choice",),
+    "parallel_tools": ("parallel_tool_calls",),
+}
+"""The parameters of each feature that `missing: lossy` may leave out. Tools and pictures are what is asked: never."""
 
 
 class Limits(Frozen, frozen=True, kw_only=True):
@@ -162,6 +176,19 @@ class Call(Frozen, frozen=True, kw_only=True):
     seed: int = 0
     body: bytes = b""
     fields: Mapping[str, Span] = {}
+
+
+def lacking(call: Call, deployment: Deployment) -> frozenset[str]:
+    """The features that a call uses and a deployment has not; `stop` where it takes fewer stop strings."""
+    found, limit = call.features - deployment.features, deployment.stop_limit
+    return found | {"stop"} if limit is not None and call.stop_count > limit else found
+
+
+def instead(feature: str, call: Call, deployment: Deployment, missing: Missing) -> str:
+    """What is done about a feature that a deployment lacks: `emulated`, which only a chat can be, `dropped`, or ""."""
+    if missing != "strict" and feature in deployment.emulates and call.endpoint == "chat/completions":
+        return "emulated"
+    return "dropped" if missing == "lossy" and feature in DROPPABLE else ""
 
 
 def dice(call: Call, salt: str) -> float:

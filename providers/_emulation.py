@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.errors import Detail, UpstreamError
 from gateway.transport import Response
-from gateway.types import Call, Deployment, Reply
+from gateway.types import DROPPABLE, Call, Deployment, Reply, instead, lacking
 from providers import _json_answer
 from providers._completion import Chunks, Completion, Cutter, stream_bytes, summed, whole_bytes
 
@@ -30,20 +30,6 @@ MOST_CHOICES = 16
 EMULATES = frozenset({"stream", "stream_tools", "n", "stop", "json_object", "json_schema", "parallel_tools"})
 """What can be stood in for here. An account's `emulates` names some of it."""
 
-DROPPABLE: Mapping[str, tuple[str, ...]] = {
-    "n": ("n",),
-    "seed": ("seed",),
-    "stop": ("stop",),
-    "penalties": ("frequency_penalty", "presence_penalty"),
-    "logit_bias": ("logit_bias",),
-    "logprobs": ("logprobs", "top_logprobs"),
-    "json_object": ("response_format",),
-    "json_schema": ("response_format",),
-    "tool_choice": ("tool_choice",),
-    "parallel_tools": ("parallel_tool_calls",),
-}
-"""The parameters of each feature that `lossy` may leave out. Tools and pictures are what is asked: never."""
-
 
 class Plan(NamedTuple):
     """What is done about the features that a deployment lacks; `degraded` says it by parameter."""
@@ -55,7 +41,7 @@ class Plan(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether the answer is made from whole calls even if it is streamed."""
-        return not self.emulated <= {"stop", "parallel_tools"}
+        return not self.emulated <= {"stop"}
 
 
 class Whole(NamedTuple):
@@ -111,30 +97,21 @@ def plan(call: Call, deployment: Deployment, offers: frozenset[str]) -> Plan:
     emulated: set[str] = set()
     dropped: set[str] = set()
     degraded: dict[str, Word] = {}
-    for feature in sorted(_lacking(call, deployment, offers)):
-        if deployment.missing != "strict" and feature in deployment.emulates & EMULATES:
+    for feature in sorted(lacking(call, deployment) | (call.features - offers)):
+        done = instead(feature, call, deployment, deployment.missing)
+        if done == "emulated":
             emulated.add(feature)
             degraded["stream" if feature == "stream_tools" else DROPPABLE.get(feature, (feature,))[0]] = "emulated"
-        elif deployment.missing == "lossy" and feature in DROPPABLE:
+        elif done == "dropped":
             dropped.add(feature)
             degraded |= dict.fromkeys((name for name in DROPPABLE[feature] if name in fields), "dropped")
         else:
             raise refusal(f"'{feature}' is not offered by {deployment.name}", DROPPABLE.get(feature, (None,))[0])
     if "n" in emulated and call.choices > MOST_CHOICES:
         raise refusal(f"'n' can be at most {MOST_CHOICES} at {deployment.name}", "n")
-    if emulated & {"n", "json_object", "json_schema"} and call.stream:
+    if emulated - {"stop"} and call.stream:
         degraded["stream"] = "emulated"
     return Plan(frozenset(emulated), frozenset(dropped), degraded)
-
-
-def _lacking(call: Call, deployment: Deployment, offers: frozenset[str]) -> set[str]:
-    lacking = set(call.features - (deployment.features & offers))
-    if call.stop_count > (deployment.stop_limit or call.stop_count):
-        lacking.add("stop")
-    span = call.fields.get("parallel_tool_calls")
-    if span is not None and call.body[span.start : span.end] != b"false":
-        lacking.discard("parallel_tools")  # to call several at once is what clouds do if not told otherwise
-    return lacking
 
 
 def refusal(message: str, param: str | None = None, code: str = "unsupported_feature") -> UpstreamError:

@@ -78,6 +78,8 @@ class OCI(Account, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if unknown := self.emulates - EMULATES:
+            raise ValueError(f"'emulates' may hold {', '.join(sorted(EMULATES))}, not '{min(unknown)}'")
         if self.api_key is None and not self.compartment:
             raise ValueError(
                 "'compartment' is missing: the OCID of the compartment that pays, such as "

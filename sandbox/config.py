@@ -9,7 +9,7 @@ from sandbox.types import Json
 
 Place = tuple[Cloud, str]
 
-_POLICIES: list[Json] = ["capability", "context_window", "breaker", "headroom", "lowest_cost"]
+_POLICIES: list[Json] = [{"capability": {"missing": "emulate"}}, "context_window", "breaker", "headroom", "lowest_cost"]
 _ALIASES = {
     "llama-3.1-8b": ["meta-llama/Llama-3.1-8B-Instruct"],
     "llama-3.1-70b": ["meta-llama/Llama-3.1-70B-Instruct"],

@@ -111,7 +111,7 @@ def test_what_can_be_stood_in_for_is_and_is_said_unless_the_route_is_strict(fiel
     if degraded:
         with pytest.raises(UpstreamError) as caught:
             decided("strict", **fields)
-        assert judge(caught.value).name == "caller_error"
+        assert judge(caught.value).name == "unfit"
         assert caught.value.detail.code == "unsupported_feature"
 
 

@@ -244,9 +244,12 @@ def test_vllm_is_asked_what_it_serves_with_its_key(server: tuple[str, list[str |
     document = find(VLLM_URL=url, VLLM_API_KEY="k").document
     assert document is not None
     assert seen == ["Bearer k"]
-    assert document["routes"] == {
-        "llama-3.1-8b": {"deployments": [{"account": "vllm", "model": "meta-llama/Llama-3.1-8B-Instruct"}]},
-        "/models/mine": {"deployments": [{"account": "vllm", "model": "/models/mine"}]},
+    assert {name: route["deployments"] for name, route in document["routes"].items()} == {
+        "llama-3.1-8b": [{"account": "vllm", "model": "meta-llama/Llama-3.1-8B-Instruct"}],
+        "/models/mine": [{"account": "vllm", "model": "/models/mine"}],
+    }
+    assert {str(route["policies"][0]) for route in document["routes"].values()} == {
+        "{'capability': {'missing': 'emulate'}}"
     }
 
 

@@ -145,11 +145,23 @@ async def test_what_was_dropped_is_in_the_header_and_in_the_decision(stage: Stag
     assert stage.served.decisions()[0].decision.attempts[0].degraded == {"max_tokens": "clamped", "user": "dropped"}
 
 
-async def test_the_callers_mistakes_are_answered_in_openais_form_and_never_tried_elsewhere() -> None:
+async def test_what_oracle_has_no_word_for_is_another_clouds_to_answer_and_says_nothing_against_it() -> None:
     async with staged(GROQ) as stage:
+        await stage.ask(functions=[{"name": "f"}], function_call="none", max_tokens=4)
+        assert stage.attempts() == [("oci", "unfit"), ("groq", "ok")]
+        facts = stage.served.gateway.fleet.routes["r"].lanes["oci"].facts
+        assert (facts.failures, facts.cooling_until) == (0, 0.0)
+
+
+async def test_what_nobody_has_a_word_for_is_refused_with_its_name() -> None:
+    async with staged() as stage:
         with pytest.raises(openai.BadRequestError) as refused:
             await stage.ask(functions=[{"name": "f"}])
         assert (refused.value.code, refused.value.param) == ("unsupported_feature", "functions")
+
+
+async def test_the_callers_mistakes_are_answered_in_openais_form_and_never_tried_elsewhere() -> None:
+    async with staged(GROQ) as stage:
         with pytest.raises(openai.BadRequestError, match="topP must be between"):
             await stage.ask(temperature=1.5, top_p=2)
         assert stage.attempts() == [("oci", "caller_error")]

@@ -18,7 +18,8 @@ def call(number: int = 1, **said: Any) -> Call:
     said.setdefault("expected_output_tokens", 200)
     said.setdefault("prompt_tokens", 1000)
     tenant = Tenant(said.pop("tenant", "team-a"))
-    return Call(id=f"call-{number}", tenant=tenant, route="llama", model="llama", endpoint="chat/completions", **said)
+    said.setdefault("endpoint", "chat/completions")
+    return Call(id=f"call-{number}", tenant=tenant, route="llama", model="llama", **said)
 
 
 def candidate(name: str, **said: Any) -> Candidate:
@@ -61,6 +62,7 @@ def _deployment(chance: random.Random) -> dict[str, Any]:
         "max_output_tokens": chance.choice((None, *COUNTS)),
         "features": frozenset(chance.sample(sorted(FEATURES), chance.randint(0, len(FEATURES)))),
         "stop_limit": chance.choice((None, 0, 4)),
+        "emulates": frozenset(chance.sample(sorted(FEATURES), chance.randint(0, len(FEATURES)))),
         "weight": chance.choice((0.0, 1e-300, 0.5, 1.0, 2.0, 1e300, math.inf)),
         "tier": chance.randint(0, 3),
         "region": chance.choice((None, *WORDS)),

@@ -24,6 +24,7 @@ FOLDER = Path(policies.__path__[0])
 MORE_OPTIONS: dict[str, list[Any]] = {
     "residency": [{"required": True}, {"map": {"eu": ["eu-west-1"], "us": ["us", "us-east-1"]}}],
     "sensitivity": [{"*": ["trust:private"], "restricted": ["own"], "required": True}, {"internal": ["*"]}],
+    "capability": [{"missing": "emulate"}, {"missing": "lossy"}],
     "context_window": [{"margin": 0.1}],
     "breaker": [{"consecutive": 1, "success": 1.0, "min_recent": 0.1}, {"success": 0.0}],
     "headroom": [{"keep": 0.0}, {"keep": 0.9, "return_s": 0}, {"keep": 0.2, "drain": 1, "queue_full": 1}],
