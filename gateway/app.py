@@ -73,7 +73,7 @@ class Gateway:
     def _parts(self, config: Config, accounts: Accounts, health: Health, lasting: Lasting) -> Parts:
         """What calls on this config are answered with. Raises ConfigError."""
         metrics, clock, wall = lasting.metrics, lasting.clock, lasting.wall
-        fleet, keyring = Fleet(config, lasting, accounts, health), Keyring(config.keys, config.teams, wall)
+        fleet, keyring = Fleet(config, lasting, accounts, health), Keyring(config, wall)
         settlement = Settlement(health, metrics, self.log, self.decisions, wall)
         budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
         dispatcher = Dispatcher(config.attempts.max, budget, metrics.retries_refused.labels(), clock, wall)

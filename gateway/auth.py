@@ -5,11 +5,11 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from gateway import tenants
-from gateway.config import KeyConfig, TeamConfig
+from gateway.config import Config
 from gateway.errors import ClientError, ConfigError
 from gateway.types import Tenant
 
@@ -22,23 +22,21 @@ INVALID_KEY = "The API key is missing or not known here: send `Authorization: Be
 class Keyring:
     """The keys of the config by digest. Without any key every caller is anonymous."""
 
-    def __init__(
-        self,
-        keys: Sequence[KeyConfig],
-        teams: Sequence[TeamConfig] = (),
-        wall: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, config: Config, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
         self._pepper = secrets.token_bytes(32)
         self._tenants: dict[bytes, Tenant] = {}
-        teams_by_name = tenants.by_name(teams)
-        for i, key in enumerate(keys):
+        teams_by_name = tenants.by_name(config.teams)
+        for i, key in enumerate(config.keys):
             digest = self._digest(key.key.reveal().encode())
             if digest in self._tenants:
                 raise ConfigError(f"keys[{i}].key", f"is the same key as that of '{self._tenants[digest].name}'")
             if any(tenant.name == key.name for tenant in self._tenants.values()):
                 raise ConfigError(f"keys[{i}].name", f"'{key.name}' stands twice")
             self._tenants[digest] = tenants.tenant(key, key.name, teams_by_name, f"keys[{i}]")
+        for i, admin in enumerate(config.admin.tokens):
+            if self._digest(admin.token.reveal().encode()) in self._tenants:
+                raise ConfigError(f"admin.tokens[{i}].token", "is also a client's key: admin tokens cannot infer")
 
     def __len__(self) -> int:
         return len(self._tenants)

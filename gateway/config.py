@@ -96,10 +96,9 @@ class TeamConfig(Grant, frozen=True, kw_only=True):
     against the team's limits and budget too."""
 
 
-class KeyConfig(Grant, frozen=True, kw_only=True):
-    """A client's key. It works until `expires`: a date (to its end, UTC) or an RFC 3339 time."""
+class KeyGrant(Grant, frozen=True, kw_only=True):
+    """What a key is but for the key itself. It works until `expires`: a date (to its end, UTC) or an RFC 3339 time."""
 
-    key: Secret
     team: str | None = None
     expires: str | None = None
 
@@ -109,6 +108,12 @@ class KeyConfig(Grant, frozen=True, kw_only=True):
                 moment(self.expires)
             except ValueError as error:
                 raise ValueError(f"'expires' {error}") from error
+
+
+class KeyConfig(KeyGrant, frozen=True, kw_only=True):
+    """A client's key."""
+
+    key: Secret
 
 
 class ServerConfig(Section, frozen=True, kw_only=True):
@@ -122,9 +127,12 @@ class ServerConfig(Section, frozen=True, kw_only=True):
 
 
 class AdminToken(Section, frozen=True, kw_only=True):
+    """Who holds it may read, or change as well; the keys it makes may use no more than `routes`."""
+
     name: Name
     token: Secret
     scope: Literal["read", "write"] = "read"
+    routes: tuple[str, ...] = ("*",)
 
 
 class AdminConfig(Section, frozen=True, kw_only=True):

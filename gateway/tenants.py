@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from gateway.allowance import moment
-from gateway.config import Grant, KeyConfig, TeamConfig
+from gateway.config import Grant, KeyGrant, TeamConfig
 from gateway.errors import ConfigError
 from gateway.refusals import unknown
 from gateway.types import Tenant
@@ -19,7 +19,7 @@ def by_name(teams: Sequence[TeamConfig]) -> Mapping[str, TeamConfig]:
     return found
 
 
-def tenant(key: KeyConfig, id_: str, teams: Mapping[str, TeamConfig], path: str) -> Tenant:
+def tenant(key: KeyGrant, id_: str, teams: Mapping[str, TeamConfig], path: str) -> Tenant:
     """The key with what its team adds. Raises ConfigError for a team that is not there or labels that differ."""
     team: Grant = TeamConfig(name="none")
     if key.team is not None:

@@ -1,38 +1,22 @@
 """The admin port: decisions, dry runs, what is known of each deployment, metrics. Never on the public port."""
 
-import hmac
 import math
-from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import JSONResponse, Response
 
-from gateway.config import AdminToken
 from gateway.decisions import Decisions
+from gateway.endpoints.guard import Guard
 from gateway.errors import Answerable
 from gateway.explain import Asked, dry_run, render
 from gateway.metrics import Metrics
 from gateway.parts import Current
 
 
-def guard(tokens: Callable[[], Sequence[AdminToken]]) -> Callable[[Request], None]:
-    """Who may ask: the holder of any token; without tokens anyone who reaches the port, which is then loopback."""
-
-    def check(request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        matches = [hmac.compare_digest(given, token.token.reveal().encode()) for token in tokens()]
-        if matches and not any(matches):
-            raise HTTPException(
-                401, "The admin token is missing or not known here: send `Authorization: Bearer <token>`."
-            )
-
-    return check
-
-
 def add_routes(app: FastAPI, current: Current, decisions: Decisions, metrics: Metrics) -> None:
     """The admin API of one gateway."""
-    may_read = Depends(guard(lambda: current.parts.fleet.config.admin.tokens))
+    may_read = Depends(Guard("read", lambda: current.parts.fleet.config.admin.tokens))
 
     @app.get("/metrics")
     async def read_metrics() -> Response:

@@ -153,6 +153,10 @@ KEYS = [
     (section("keys: [{name: a, key: k}, {name: a, key: l}]"), "keys[1].name: 'a' stands twice"),
     (section("keys: [{name: a, key: k}, {name: b, key: k}]"), "keys[1].key: is the same key as that of 'a'"),
     (section('keys: [{name: "a\\nb", key: k}]'), f"keys[0].name: must be {NAME_RULE}"),
+    (
+        section("keys: [{name: a, key: k}]\nadmin: {tokens: [{name: b, token: k}]}"),
+        "admin.tokens[0].token: is also a client's key: admin tokens cannot infer",
+    ),
     (section("keys: [{name: a, key: k, route: [x]}]"), "keys[0].route: unknown word 'route'; did you mean 'routes'?"),
     (section("keys: [{name: a, key: k, routes: x}]"), "keys[0].routes: must be a list, not text"),
     (

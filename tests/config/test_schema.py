@@ -26,6 +26,7 @@ UNSEEN = (
     "holds no certificates",
     "unknown account",
     "unknown team",
+    "cannot infer",
     "'expires' must",
     "fixes 'region'",
     "limits nothing",

@@ -13,7 +13,7 @@ serve
 app
 front
 endpoints.admin endpoints.inference endpoints.models endpoints.operations
-endpoints.http explain parts server
+endpoints.guard endpoints.http explain parts server
 fleet
 settle
 accounts dispatch loading
@@ -25,7 +25,7 @@ ledger.database
 answer config live log metrics plugins router yaml_file
 allowance
 account catalog health tally
-ledger.place peek prices secret sse transport
+keyformat ledger.place peek prices secret sse transport
 connection dial
 http1 outcome pool
 types

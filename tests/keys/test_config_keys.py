@@ -2,22 +2,24 @@
 
 import pytest
 
+from gateway import tenants
 from gateway.auth import ANONYMOUS, Keyring, allows, authorize
-from gateway.config import KeyConfig, TeamConfig
+from gateway.config import KeyConfig
 from gateway.errors import ClientError, ConfigError
-from gateway.loading import decode
+from gateway.loading import build, decode
 from gateway.types import Budget, Limits, Tenant
 from tests.harness import Clock
+
+ROUTED: dict[str, object] = {
+    "providers": {"a": {"type": "openai", "url": "http://127.0.0.1:1/v1"}},
+    "routes": {"r": {"deployments": [{"account": "a", "model": "m"}]}},
+}
 
 
 def keyring(
     *keys: dict[str, object], teams: list[dict[str, object]] | None = None, wall: Clock | None = None
 ) -> Keyring:
-    return Keyring(
-        decode(list(keys), tuple[KeyConfig, ...], "keys"),
-        decode(teams or [], tuple[TeamConfig, ...], "teams"),
-        wall or Clock(),
-    )
+    return Keyring(build({**ROUTED, "keys": list(keys), "teams": teams}), wall or Clock())
 
 
 def tenant(found: Keyring, key: str = "k") -> Tenant:
@@ -43,11 +45,9 @@ def test_a_key_carries_the_labels_of_its_team_and_its_own() -> None:
 
 
 def test_what_counting_needs_is_on_the_tenant_and_the_secret_is_not() -> None:
-    limits = {"rpm": 600, "models": {"llama-*": {"tpm": 5}}}
-    found = tenant(
-        keyring({"name": "a", "key": "s3cret", "limits": limits, "budget": {"usd": "0.000000001", "per": "day"}}),
-        "s3cret",
-    )
+    words: dict[str, object] = {"name": "a", "key": "s3cret", "budget": {"usd": "0.000000001", "per": "day"}}
+    words["limits"] = {"rpm": 600, "models": {"llama-*": {"tpm": 5}}}
+    found = tenants.tenant(decode(words, KeyConfig, "keys[0]"), "a", {}, "keys[0]")
     assert found.id == "a"
     assert found.limits == Limits(rpm=600, models=(("llama-*", Limits(tpm=5)),))
     assert found.budget == Budget(nano=1, per="day", hard=False)
