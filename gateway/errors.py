@@ -105,7 +105,23 @@ class ClientError(Answerable):
 
 
 class LimitError(Answerable):
-    """The key's matter: 429."""
+    """The key's matter: 429, with what is left of its limits in `headers`."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        type_: str,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, code, message, type_=type_, retry_after_s=retry_after_s)
+        self._room = headers or {}
+
+    def headers(self) -> dict[str, str]:
+        return {**self._room, **super().headers()}
 
 
 class ServiceError(Answerable):

@@ -314,6 +314,14 @@ def prompt_tokens(size_bytes: int, beyond_text: bytes) -> int:
     return size_bytes // BYTES_PER_TOKEN + pictures * IMAGE_TOKENS + 1
 
 
+def uncounted(body: bytes) -> tuple[int, int]:
+    """The bytes of a body without pictures and sounds inside, and at most how many of those it holds."""
+    size, pictures = len(body), body.count(b"image_url") + body.count(b"input_image") + body.count(b"input_audio")
+    if b'"data' in body:
+        size -= sum(match.end() - match.start() for match in _inline_data(body))
+    return size, pictures
+
+
 _NEUTRAL = frozenset({b"null", b"0", b"0.0", b"{}", b"[]", b"false", b"0e0"})
 """Values with which a field asks for nothing."""
 _UNSAID = frozenset({b"null"})

@@ -1,0 +1,98 @@
+"""What a caller is told of its limits: OpenAI's `x-ratelimit-*` headers, and the error when there is no room."""
+
+from collections.abc import Mapping, Sequence
+
+from gateway.book import Ask, Reading, Verdict
+from gateway.buckets import Rule, period_ends_in_s
+from gateway.errors import ClientError, LimitError, ServiceError
+from gateway.prices import usd
+
+UNITS: Mapping[str, str] = {"rpm": "requests", "tpm": "tokens"}
+
+
+def headers(asks: Sequence[Ask], readings: Sequence[Reading]) -> dict[str, str]:
+    """For requests and for tokens the limit that has the least left. Source: OpenAI's guide to rate limits."""
+    tightest: dict[str, tuple[Rule, Reading]] = {}
+    for ask, reading in zip(asks, readings, strict=True):
+        unit = UNITS.get(ask.rule.kind)
+        if unit is not None and (unit not in tightest or reading.left < tightest[unit][1].left):
+            tightest[unit] = ask.rule, reading
+    found = {}
+    for unit, (rule, reading) in tightest.items():
+        found[f"x-ratelimit-limit-{unit}"] = str(rule.limit)
+        found[f"x-ratelimit-remaining-{unit}"] = str(reading.left)
+        found[f"x-ratelimit-reset-{unit}"] = go_duration(reading.reset_us)
+    return found
+
+
+def go_duration(us: int) -> str:
+    """As Go writes it and OpenAI's headers do: 17ms, 1.5s, 6m0s. Rounded up: who waits so long has waited enough."""
+    millis = -(-us // 1000)
+    if millis < 1000:
+        return f"{millis}ms"
+    minutes, millis = divmod(millis, 60_000)
+    seconds = f"{millis / 1000:.3f}".rstrip("0").rstrip(".")
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{seconds}s" if hours else f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+
+
+def never(ask: Ask) -> ClientError:
+    """The answer to a call that is larger than its whole limit."""
+    rule = ask.rule
+    if rule.kind == "budget":
+        said = (
+            f"This request may cost up to {usd(ask.amount)} USD, which is more than the whole budget of "
+            f"{_lower(rule)}, {usd(rule.limit)} USD{_per(rule)}: ask for fewer tokens with max_tokens."
+        )
+    else:
+        said = (
+            f"This request wants {ask.amount} tokens, which is more than the {rule.limit} per minute of "
+            f"{_lower(rule)}: it can never pass. Shorten it, or ask for fewer tokens with max_tokens."
+        )
+    return ClientError(400, "request_exceeds_limit", said, param="max_tokens")
+
+
+def later(asks: Sequence[Ask], verdict: Verdict, wall_s: float) -> LimitError:
+    """The answer to a call for which there is no room now."""
+    index = verdict.refused or 0
+    ask, reading = asks[index], verdict.readings[index]
+    told = headers(asks, verdict.readings)
+    if ask.rule.kind == "budget":
+        return _over_budget(ask.rule, reading, told, wall_s)
+    if ask.rule.kind == "concurrent":
+        said = f"{ask.rule.shown} may have {ask.rule.limit} calls at once and has them: wait until one of them ends."
+        return LimitError(429, "rate_limit_exceeded", said, type_="requests", retry_after_s=1.0, headers=told)
+    unit = UNITS[ask.rule.kind]
+    said = (
+        f"{ask.rule.shown} has reached its limit of {ask.rule.limit} {unit} per minute: {reading.left} left, "
+        f"{ask.amount} requested. Please try again in {go_duration(verdict.wait_us)}."
+    )
+    wait_s = verdict.wait_us / 1e6
+    return LimitError(429, "rate_limit_exceeded", said, type_=unit, retry_after_s=wait_s, headers=told)
+
+
+def _over_budget(rule: Rule, reading: Reading, told: dict[str, str], wall_s: float) -> LimitError:
+    """Where calls that are under way hold what is missing, soon is soon enough; else it is the next period."""
+    said = f"{rule.shown} has used its budget of {usd(rule.limit)} USD{_per(rule)}: {usd(reading.left)} USD are left"
+    if reading.held:
+        said += f", {usd(reading.held)} USD are held by calls that are under way."
+        wait_s: float | None = 1.0
+    else:
+        said += "."
+        wait_s = period_ends_in_s(rule.per, wall_s)
+        told["x-should-retry"] = "false"
+    return LimitError(429, "insufficient_quota", said, type_="insufficient_quota", retry_after_s=wait_s, headers=told)
+
+
+def unknown(rule: Rule) -> ServiceError:
+    """The answer to a call under a hard budget of which nothing can be read now."""
+    said = f"What is left of the budget of {_lower(rule)} cannot be known now: send the call again."
+    return ServiceError(503, "overloaded", said, retry_after_s=1.0)
+
+
+def _lower(rule: Rule) -> str:
+    return rule.shown[0].lower() + rule.shown[1:]
+
+
+def _per(rule: Rule) -> str:
+    return "" if rule.per == "total" else f" a {rule.per}"
