@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from gateway.accounts import Accounts
 from gateway.auth import Keyring
+from gateway.book import Book
 from gateway.catalog import Catalog
 from gateway.config import Config
 from gateway.decisions import Decisions
@@ -19,10 +20,13 @@ from gateway.endpoints.models import Models
 from gateway.fleet import Fleet, Lasting
 from gateway.front import Front, application
 from gateway.health import Health
+from gateway.limits import Limiter
 from gateway.live import Live
 from gateway.log import Log
 from gateway.metrics import Deployments, Metrics, labels_of
 from gateway.parts import Current, Parts
+from gateway.purses import Budgets
+from gateway.rules import Rulebook
 from gateway.settle import Settlement
 from gateway.types import Endpoint
 
@@ -44,6 +48,8 @@ class Gateway:
         self.log, self.metrics, self.decisions = log or Log(), Metrics(), Decisions()
         self.live = Live(self.metrics.in_flight, self.metrics.draining)
         self._lasting = Lasting(catalog or Catalog.load(), self.metrics, clock, wall)
+        self._book = Book(clock, wall)
+        self.metrics.registry.register(Budgets(self._book))
         self._readings = Deployments({}, clock)
         self.metrics.registry.register(self._readings)
         self._reloading = asyncio.Lock()
@@ -67,6 +73,10 @@ class Gateway:
         return self.current.parts.fleet
 
     @property
+    def limiter(self) -> Limiter:
+        return self.current.parts.limiter
+
+    @property
     def keyring(self) -> Keyring:
         return self.current.parts.keyring
 
@@ -77,7 +87,8 @@ class Gateway:
         settlement = Settlement(health, metrics, self.log, self.decisions, wall)
         budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
         dispatcher = Dispatcher(config.attempts.max, budget, metrics.retries_refused.labels(), clock, wall)
-        return Parts(fleet, keyring, dispatcher, settlement, self.live)
+        limiter = Limiter(Rulebook(config), self._book, metrics.limit_rejections, wall)
+        return Parts(fleet, keyring, dispatcher, settlement, self.live, limiter)
 
     async def start(self) -> None:
         await self.fleet.accounts.start()

@@ -4,7 +4,7 @@ Rule 1. A reservation is settled once, by its id; a second time changes nothing.
 Rule 2. A call is counted in the period in which it was reserved, however long it takes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.buckets import DAY_S, Bucket, Purse, Rate, Rule, Slots, period
@@ -45,10 +45,11 @@ class Book:
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self._clock, self._wall = clock, wall
-        self._buckets: dict[Rule, Bucket] = {}
-        self._purses: dict[Rule, tuple[str, Purse]] = {}
+        self._buckets: dict[str, Rate | Slots] = {}
+        self._purses: dict[str, tuple[str, Rule, Purse]] = {}
         self._open: dict[str, list[_Held]] = {}
-        self._day, self._labels = -1, {}  # type: tuple[int, Mapping[str, str]]
+        self._day = -1
+        self._labels: Mapping[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -70,7 +71,8 @@ class Book:
 
     def _take(self, id_: str, buckets: Sequence[Bucket], asks: Sequence[Ask], now_us: int) -> None:
         self._open[id_] = [
-            _Held(bucket, ask.amount, bucket.take(ask.amount, now_us)) for bucket, ask in zip(buckets, asks, strict=True)
+            _Held(bucket, ask.amount, bucket.take(ask.amount, now_us))
+            for bucket, ask in zip(buckets, asks, strict=True)
         ]
 
     def settle(self, id_: str, actuals: Sequence[int]) -> bool:
@@ -87,17 +89,27 @@ class Book:
         """The counter of a rule, new when it was never asked for; a budget's is that of the current period."""
         if rule.kind == "budget":
             return self.purse(rule)
-        found = self._buckets.get(rule)
+        found = self._buckets.get(rule.name)
         if found is None:
-            found = self._buckets[rule] = Slots(rule.limit) if rule.kind == "concurrent" else Rate(rule.limit)
+            found = self._buckets[rule.name] = Slots(rule.limit) if rule.kind == "concurrent" else Rate(rule.limit)
+        found.limit = rule.limit
         return found
 
     def purse(self, rule: Rule) -> Purse:
         label = self.label(rule)
-        found = self._purses.get(rule)
+        found = self._purses.get(rule.name)
         if found is None or found[0] != label:
-            found = self._purses[rule] = label, Purse(rule.limit, hard=rule.hard)
-        return found[1]
+            found = self._purses[rule.name] = label, rule, Purse(rule.limit, hard=rule.hard)
+        elif found[1] is not rule:
+            found[2].limit, found[2].hard = rule.limit, rule.hard
+            self._purses[rule.name] = label, rule, found[2]
+        return found[2]
+
+    def purses(self) -> Iterator[tuple[Rule, Purse]]:
+        """The budgets of the periods that are now."""
+        for label, rule, purse in list(self._purses.values()):
+            if label == self.label(rule):
+                yield rule, purse
 
     def label(self, rule: Rule) -> str:
         """The period that a budget is in now."""

@@ -1,4 +1,4 @@
-"""The most that a call can cost and what it will probably cost, before it is sent; and the cap that makes the first true.
+"""The most that a call can cost and what it will probably cost, before it is sent; the cap that makes the first true.
 
 Rule 1. The most is never passed by a cloud that keeps to `max_tokens`: a token is at least one byte of the body.
 """
@@ -69,7 +69,7 @@ def most_prompt_tokens(call: Call) -> int:
 
 
 def cap(call: Call, plan: Sequence[Candidate]) -> int:
-    """The most output tokens of a choice: what the body says, the larger of two; else what every deployment can give."""
+    """The most output tokens of a choice: what the body says, the larger of two; else what each deployment can give."""
     if call.max_output_tokens is not None:
         return max(call.max_output_tokens, *(_said(call, name) for name in _LIMITS))
     return min(_most_output(call, candidate) for candidate in plan)

@@ -1,4 +1,4 @@
-"""What limits count by: rates (GCRA), calls at once, money. Whole numbers, no clock, no I/O; limits.py says what and whose.
+"""What limits count by: rates (GCRA), calls at once, money. Whole numbers, no clock, no I/O; rules.py says whose.
 
 Rule 1. `wait_us` looks and changes nothing; `take` counts an upper bound or an estimate; `settle` puts the truth in its
         place, as if it had been counted from the start.
@@ -7,6 +7,8 @@ Rule 2. lua/limits.lua is the same in Redis; tests/limits/test_both_books.py hol
 
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
+
+import msgspec
 
 from gateway.types import Frozen
 
@@ -22,7 +24,8 @@ Scope = Literal["key", "team", "route", "model"]
 
 class Rule(Frozen, frozen=True):
     """One limit of one scope. `owner` is unique within the scope; `shown` names it to callers and operators. `limit` is
-    requests, tokens or calls, or nano-dollars `per` day, month or total."""
+    requests, tokens or calls, or nano-dollars `per` day, month or total. `name` is what its counter is kept by, which
+    stays when the limit is set anew."""
 
     kind: Kind
     scope: Scope
@@ -31,6 +34,10 @@ class Rule(Frozen, frozen=True):
     limit: int
     per: Literal["", "day", "month", "total"] = ""
     hard: bool = False
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "name", f"{self.scope}:{self.owner}:{self.per or self.kind}")
 
 
 def rate_us(quantity: int, limit: int) -> int:
@@ -40,7 +47,9 @@ def rate_us(quantity: int, limit: int) -> int:
 
 def period(per: str, wall_s: float) -> str:
     """The UTC day or month that a time is in: what a budget is counted by."""
-    return "" if per == "total" else datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%d" if per == "day" else "%Y-%m")
+    return (
+        "" if per == "total" else datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%d" if per == "day" else "%Y-%m")
+    )
 
 
 def period_began(per: str, wall_s: float) -> float:
@@ -63,6 +72,7 @@ def period_ends_in_s(per: str, wall_s: float) -> float | None:
 class Bucket(Protocol):
     """One counter. `held` is what open calls hold of it and may give back."""
 
+    limit: int
     held: int
 
     def wait_us(self, amount: int, now_us: int) -> int:

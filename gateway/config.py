@@ -194,8 +194,6 @@ LATER: Mapping[str, str] = {
     "hedge": "hedged calls",
     "on_break": "going on at another deployment after a break",
     "redis": "shared state in Redis",
-    "limits": "limits of keys, teams and routes",
-    "budget": "budgets of keys, teams and routes",
     "proxy": "forward proxies",
     "on_disconnect": "draining after the client left",
 }

@@ -10,14 +10,12 @@ import msgspec
 from gateway import plugins, yaml_file
 from gateway.account import Account
 from gateway.config import (
-    LATER,
     NAME_RULE,
     AdminConfig,
     AttemptsConfig,
     BaselineConfig,
     Config,
     DeploymentConfig,
-    Grant,
     KeyConfig,
     RouteConfig,
     ServerConfig,
@@ -83,19 +81,7 @@ def build(document: object) -> Config:
         raise ConfigError("providers", f"is empty: name at least one account, such as {ACCOUNT_EXAMPLE}")
     if not routes:
         raise ConfigError("routes", f"is empty: name at least one route, such as {ROUTE_EXAMPLE}")
-    for section, parts in (("keys", keys), ("teams", teams)):
-        for i, part in enumerate(parts):
-            offered(part, f"{section}[{i}]")
-    for name, route in routes.items():
-        offered(route, f"routes.{name}")
     return Config(accounts=accounts, routes=routes, keys=keys, teams=teams, **sections)
-
-
-def offered(part: Grant | RouteConfig, path: str) -> None:
-    """Raises ConfigError for what can be written already but does not work yet: it is never just ignored."""
-    for word in ("limits", "budget"):
-        if word in LATER and getattr(part, word) is not None:
-            raise unknown(f"{path}.{word}", word, ())
 
 
 def _list(value: object) -> object:

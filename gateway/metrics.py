@@ -67,6 +67,9 @@ class Metrics:
         self.retries_refused = self._counter(
             "arriero_retries_refused", "Further attempts the retry budget refused.", ()
         )
+        self.limit_rejections = self._counter(
+            "arriero_limit_rejections", "Calls refused by a limit or a budget, by whose it is.", ("scope", "limit")
+        )
         self.upstream_auth = self._counter(
             "arriero_upstream_auth_failures", "Our credential was refused.", ("deployment",)
         )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from gateway.auth import Keyring
 from gateway.dispatch import Dispatcher
 from gateway.fleet import Fleet
+from gateway.limits import Limiter
 from gateway.live import Live
 from gateway.settle import Settlement
 
@@ -17,6 +18,7 @@ class Parts(NamedTuple):
     dispatcher: Dispatcher
     settlement: Settlement
     live: Live
+    limiter: Limiter
 
 
 class Current:

@@ -19,6 +19,7 @@ from gateway.dispatch import Opened
 from gateway.endpoints import http
 from gateway.errors import Answerable, ClientError, ServiceError
 from gateway.lane import Route
+from gateway.limits import Hold
 from gateway.live import Task
 from gateway.parts import Current, Parts
 from gateway.peek import Peeked, peek
@@ -67,6 +68,7 @@ class Exchange:
         self.deadline = self.began + DEFAULT_DEADLINE_S
         self.tenant = auth.ANONYMOUS
         self.decision: Decision | None = None
+        self.hold: Hold | None = None
         self.opened: Opened | None = None
         self.usage: Usage | None = None
         self.started = self.ended = self.settled = False
@@ -100,6 +102,9 @@ class Exchange:
         self.decision = self._decided(call, route)
         if not self.decision.order:
             raise nobody(self.decision)
+        if rules := self.parts.limiter.rules(self.tenant, route.name):
+            self.hold = await self.parts.limiter.reserve(rules, self.decision)
+            call = self.decision.call
         self.opened = await self.parts.dispatcher.dispatch(call, self.decision, route)
         with self.opened.lease:
             return await (self._stream(self.opened) if call.stream else self._plain(self.opened))
@@ -171,6 +176,8 @@ class Exchange:
         head = [(b"x-request-id", self.id.encode())]
         if self.live.draining:
             head.append((b"connection", b"close"))
+        if self.hold is not None:
+            head += http.encoded(self.hold.headers.items())
         if self.decision is not None:
             head.append((b"x-arriero-decision", self.decision.id.encode()))
             head.append((b"x-arriero-attempts", b"%d" % len(self.decision.attempts)))
@@ -189,6 +196,7 @@ class Exchange:
         body = answer.renamed(opened.plain, call.model)
         self._settle_attempt(whole=True)
         opened.lease.close()
+        self._settle_hold()  # before its caller can send the next
         cost = (b"x-arriero-cost-usd", usd(opened.attempt.cost_nano).encode())
         self.started = self.ended = True
         await http.send_json(self.send, 200, body, [*self._head(), cost])
@@ -258,10 +266,19 @@ class Exchange:
             self.settled = True
             self.usage = self.parts.settlement.attempt(self.decision.call, self.opened, self.clock(), whole=whole)
 
+    def _settle_hold(self) -> None:
+        """The truth in place of what was reserved; nothing for a call that got no answer."""
+        if self.hold is not None:
+            usage, cost_nano = self.usage or Usage(0, 0), self.opened.attempt.cost_nano if self.opened else 0
+            self.hold.settle(usage.prompt_tokens + usage.output_tokens, cost_nano)
+
     def _settle(self, ended: Ended) -> None:
         if self.decision is None:
             tenant: Tenant = self.tenant
             self.parts.settlement.refused(self.id, tenant.name, self.endpoint, ended, self.clock() - self.began)
             return
-        self._settle_attempt(whole=False)
+        try:
+            self._settle_attempt(whole=False)
+        finally:
+            self._settle_hold()
         self.parts.settlement.call(self.decision, self.opened, self.usage, ended, self.began)

@@ -209,13 +209,6 @@ KEYS = [
     (key("budget: {usd: '0.0000000001', per: day}"), "keys[0].budget: 'usd': 1E-10 has digits below one nano-dollar"),
     (key("budget: {usd: 1, per: week}"), "keys[0].budget.per: unknown value 'week'; known: day, month, total"),
     (key("budget: {usd: 1, per: day, hard: 1}"), "keys[0].budget.hard: must be true or false, not 1"),
-    (key("limits: {rpm: 3}"), f"keys[0].limits: 'limits' (limits of keys, teams and routes) {NOT_YET}"),
-    (key("budget: {usd: 3, per: day}"), f"keys[0].budget: 'budget' (budgets of keys, teams and routes) {NOT_YET}"),
-    (
-        section("teams: [{name: a, limits: {rpm: 3}}]"),
-        f"teams[0].limits: 'limits' (limits of keys, teams and routes) {NOT_YET}",
-    ),
-    (route("budget: {usd: 3, per: day}"), f"routes.r.budget: 'budget' (budgets of keys, teams and routes) {NOT_YET}"),
 ]
 
 ACCOUNTS = [

@@ -31,8 +31,6 @@ UNSEEN = (
     "fixes 'region'",
     "limits nothing",
     "'usd'",
-    "(limits of keys, teams and routes)",
-    "(budgets of keys, teams and routes)",
     "unknown deployment",
     "unknown priced model",
     "unknown weights",

@@ -17,17 +17,17 @@ endpoints.guard endpoints.http explain parts server
 fleet
 settle
 accounts dispatch loading
-auth decisions lane lease relay
-tenants
+auth decisions lane lease limits relay
+room rules tenants
 refusals
 ledger.migrations
 ledger.database
-answer config live log metrics plugins router yaml_file
+answer config live log metrics plugins purses router yaml_file
 allowance
-account catalog health tally
+account bound catalog health tally
 keyformat ledger.place peek prices secret sse transport
-connection dial
-http1 outcome pool
+book connection dial
+buckets http1 outcome pool
 types
 errors
 """

@@ -1,0 +1,27 @@
+"""What limits show to Prometheus: reservations that are open, and what is left of each budget."""
+
+from collections.abc import Iterable
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.book import Book
+from gateway.types import NANO_PER_USD
+
+
+class Budgets(Collector):
+    """Read when scraped. A budget shows from its first call of a period on."""
+
+    def __init__(self, book: Book) -> None:
+        self.book = book
+
+    def collect(self) -> Iterable[Metric]:
+        reserved = GaugeMetricFamily("arriero_reservations_open", "Calls that hold a part of their limits.")
+        reserved.add_metric((), len(self.book))
+        yield reserved
+        left = GaugeMetricFamily(
+            "arriero_budget_left_usd", "What is left of a budget of this period.", labels=("scope", "owner", "per")
+        )
+        for rule, purse in self.book.purses():
+            left.add_metric((rule.scope, rule.owner, rule.per), purse.left(0) / NANO_PER_USD)
+        yield left
