@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from gateway import loading
 from gateway.outcome import go_duration_s
 from gateway.rules import NO_RULES
 from tests.harness import Clock, caller, chat, eventually, json_answer, request
 from tests.harness import Connection as Peer
-from tests.limits.stage import Gate, answering, call, stage
+from tests.limits.stage import Gate, answering, call, limited, stage
 
 NOON = 1_795_348_800.0
 """2026-11-22 12:00 UTC."""
@@ -243,3 +244,12 @@ async def test_who_has_no_limits_costs_one_look():
         assert not [name for name in found.headers if name.startswith("x-ratelimit")]
         tenant = served.gateway.keyring.tenant(b"Bearer key-a")
         assert served.gateway.limiter.rules(tenant, "r") is NO_RULES
+
+
+async def test_a_budget_that_is_set_anew_keeps_what_was_spent():
+    async with stage({"budget": {"usd": "0.0001", "per": "day", "hard": True}}) as (served, up):
+        assert (await call(served, max_tokens=100)).status == 200
+        more = limited(up.url, {"budget": {"usd": "0.0002", "per": "day", "hard": True}})
+        await served.gateway.reload(loading.build(more))
+        assert (await call(served, max_tokens=101)).status == 429
+        assert (await call(served, max_tokens=100)).status == 200
