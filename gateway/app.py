@@ -62,6 +62,7 @@ class Gateway:
         listing = [Route("/v1/models", models.list), Route("/v1/models/{name:path}", models.one)]
         self.public = Front(inference, application([*routes, *listing], self.live))
         self.admin = application([], self.live)
+        self.admin.state.exposed = False
         admin.add_routes(self.admin, self.current, self.decisions, self.metrics)
 
     @property

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway import environment, loading
+from gateway import environment, loading, yaml_file
 from gateway.app import Gateway
 from gateway.catalog import Catalog, table, to_json
 from gateway.check import warnings
@@ -145,12 +145,13 @@ def _configured(file: str | None) -> Iterator[Origin]:
     if found.document is not None:
         made = f"made from the credentials in the environment ({', '.join(found.document['providers'])})"
         with loading.naming(made):
-            config, left_out = environment.openable(loading.build(found.document))
+            config, left_out = environment.openable(loading.build({**found.document, **environment.keys(os.environ)}))
         yield Origin(config, made, [*found.notes, *left_out])
         return
     with _sandbox_box() as text:
         note = "these are clouds in a box on this machine: set GROQ_API_KEY, VLLM_URL, … or write arriero.yaml to leave"
-        config, left_out = environment.openable(loading.parse(text))
+        document = {**loading.mapping(yaml_file.parse(text), "the sandbox"), **environment.keys(os.environ)}
+        config, left_out = environment.openable(loading.build(document))
         yield Origin(config, "the built-in sandbox", [note, *found.notes, *left_out])
 
 

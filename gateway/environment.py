@@ -33,6 +33,11 @@ class _Incomplete(Exception):
     """Half a set of variables."""
 
 
+def keys(env: Mapping[str, str]) -> dict[str, Any]:
+    """The section `keys` of a config that has no file: ARRIERO_KEY alone, or anyone."""
+    return {"keys": [{"name": "default", "key": "env:ARRIERO_KEY"}]} if env.get("ARRIERO_KEY") else {}
+
+
 def find(env: Mapping[str, str], catalog: Catalog, today: date) -> Found:
     """Accounts for every complete set of variables, routes for every open weights they serve; half a set is a note.
 

@@ -142,7 +142,7 @@ def test_without_anything_it_runs_on_the_sandbox_and_says_so(tmp_path: Path):
         ("serve --config keyed.yaml --host no.such.invalid", {}, "arriero: --host: 'no.such.invalid' is not an addr"),
         ("serve --config ok.yaml --host 0.0.0.0", {}, "arriero: --host: 0.0.0.0 is not loopback and the config has no"),
         ("serve --config ok.yaml", {"ARRIERO_HOST": "192.0.2.1"}, "arriero: --host: 192.0.2.1 is not loopback and"),
-        ("serve --config ok.yaml --admin-host 0.0.0.0", {}, "arriero: --admin-host: 0.0.0.0 is not loopback: the con"),
+        ("serve --host 0.0.0.0", {"ARRIERO_SANDBOX_PORT": "0"}, "is not loopback and the config has no 'keys'"),
         ("sandbox --port 70000", {}, "argument --port: '70000' is not a port (0 to 65535)"),
         ("fly", {}, "invalid choice: 'fly'"),
         ("", {}, "the following arguments are required: COMMAND"),
@@ -275,10 +275,11 @@ def _gateway(more: str) -> Gateway:
         ("server: {allow_anonymous: true}\n", Listen("0.0.0.0", 0, "127.0.0.1", 0)),
         (TOKENS, Listen("127.0.0.1", 0, "0.0.0.0", 0)),
         (KEYS + TOKENS, Listen("0.0.0.0", 0, "0.0.0.0", 0)),
+        (KEYS, Listen("0.0.0.0", 0, "0.0.0.0", 0)),
         ("", Listen("localhost", 0, "127.0.0.2", 0)),
     ],
 )
-async def test_beyond_loopback_with_keys_and_tokens_is_fine(more: str, listen: Listen):
+async def test_beyond_loopback_with_keys_is_fine(more: str, listen: Listen):
     async with running(_gateway(more), listen) as found:
         assert found.port
 
@@ -288,13 +289,12 @@ async def test_beyond_loopback_with_keys_and_tokens_is_fine(more: str, listen: L
     [
         ("", Listen("0.0.0.0", 0, "127.0.0.1", 0), "--host"),
         (TOKENS, Listen("0.0.0.0", 0, "127.0.0.1", 0), "--host"),
-        (KEYS, Listen("127.0.0.1", 0, "0.0.0.0", 0), "--admin-host"),
         ("", Listen("192.0.2.1", 0, "127.0.0.1", 0), "--host"),
         ("", Listen("127.example.invalid", 0, "127.0.0.1", 0), "--host"),
         ("", Listen("", 0, "127.0.0.1", 0), "--host"),
     ],
 )
-async def test_beyond_loopback_without_keys_or_tokens_is_refused(more: str, listen: Listen, path: str):
+async def test_beyond_loopback_without_keys_is_refused(more: str, listen: Listen, path: str):
     with pytest.raises(ConfigError) as caught:
         async with running(_gateway(more), listen):
             pass
@@ -321,3 +321,22 @@ def test_the_admin_port_asks_for_a_token_where_the_config_has_some(config: Path,
         with_token = process.run("explain", "x", folder=tmp_path, env=env)
         assert with_token.err.strip() == "arriero: There is no decision or request 'x' among the last 4096 calls."
         assert with_token.code == 1
+
+
+def test_an_admin_port_beyond_loopback_without_tokens_tells_metrics_and_health_alone(config: Path, tmp_path: Path):
+    with process.serving("--config", str(config), "--admin-host", "0.0.0.0", folder=tmp_path) as gateway:
+        assert get(f"{gateway.admin_url}/metrics")[0] == 200
+        assert get(f"{gateway.admin_url}/readyz")[0] == 200
+        status, body = get(f"{gateway.admin_url}/admin/decisions")
+        assert status == 403
+        assert "admin: {tokens:" in str(body)
+
+
+def test_without_a_file_the_key_is_had_from_the_environment(tmp_path: Path):
+    env = {"ARRIERO_KEY": "key-of-the-demo"}
+    with process.serving("--host", "0.0.0.0", folder=tmp_path, env=env) as gateway:
+        assert get(f"{gateway.url}/v1/models")[0] == 401
+        asked = [sys.executable, "-m", "gateway.probe", "--url", gateway.url, "--call", "--key", "env:ARRIERO_KEY"]
+        done = subprocess.run(asked, env=process.environment(env), capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert " answered in " in done.stdout
