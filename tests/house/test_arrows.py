@@ -24,7 +24,7 @@ ledger.migrations
 ledger.database
 answer config live log metrics plugins purses router yaml_file
 allowance
-account bound catalog health tally
+account bound catalog health probe tally
 keyformat ledger.place peek prices secret sse transport
 book connection dial
 buckets http1 outcome pool
