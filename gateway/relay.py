@@ -275,6 +275,7 @@ def _is_plain(piece: bytes, count: int) -> bool:
         and _is_null(piece, b'finish_reason"')
         and _is_null(piece, b'usage"')
         and b'error"' not in piece
+        and piece.count(b'"choices"') == count
         and b"[DONE]" not in piece
     )
 

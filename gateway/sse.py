@@ -211,10 +211,12 @@ def said(event: bytes) -> Said:
             data.decode()
         chunk = _decode_chunk(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        if (listed := _in_a_list(data)) is not None:
+            return Said("error", error=error_of(listed))
         raise UpstreamError("shape", "sent an event that is not a chunk of a completion") from error
     if bytes(chunk.error) not in NOTHING:
         return Said("error", error=error_of(bytes(chunk.error)))
-    if bytes(chunk.object) == b'"error"':  # vLLM before 0.10, and who copied it
+    if bytes(chunk.object) == b'"error"' or _is_bare_error(chunk, data):  # vLLM before 0.10, and who copied it
         return Said("error", error=error_of(data))
     finished = sum(1 for choice in chunk.choices or () if choice.finish_reason)
     usage = chunk.usage.usage() if chunk.usage else None
@@ -223,6 +225,37 @@ def said(event: bytes) -> Said:
     if usage and not chunk.choices:
         return Said("usage", usage=usage)
     return Said("opening" if chunk.choices else "other", usage=usage)
+
+
+_as_listed = msgspec.json.Decoder(list[_Chunk]).decode
+
+
+def _in_a_list(data: bytes) -> bytes | None:
+    """The error object of `[{"error": {…}}]`, as Google says it."""
+    try:
+        listed = _as_listed(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    return next((bytes(item.error) for item in listed if bytes(item.error) not in NOTHING), None)
+
+
+class _BareShape(msgspec.Struct):
+    message: str | None = None
+    detail: str | None = None
+    error_code: str | None = None
+    title: str | None = None
+    code: str | int | None = None
+
+
+def _is_bare_error(chunk: _Chunk, data: bytes) -> bool:
+    """Whether this is an error object that stands by itself: Databricks' has `error_code`, NVIDIA's is RFC 9457's."""
+    if chunk.choices is not None or chunk.usage is not None or bytes(chunk.object) not in NOTHING:
+        return False
+    try:
+        bare = msgspec.json.decode(data, type=_BareShape)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return bool((bare.message or bare.detail) and (bare.error_code or bare.title or bare.code))
 
 
 def _named_error(event: bytes) -> bool:
@@ -236,6 +269,8 @@ class _ErrorShape(msgspec.Struct):
     param: str | None = None
     code: str | int | None = None
     status: str | int | None = None
+    error_code: str | None = None
+    detail: str | None = None
 
 
 def error_of(raw: bytes) -> UpstreamError:
@@ -245,9 +280,10 @@ def error_of(raw: bytes) -> UpstreamError:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         shape = _ErrorShape()
     numbers = (_status(value) for value in (shape.code, shape.status))
-    words = (_STATUS_WORDS.get(str(value or "").lower(), 0) for value in (shape.code, shape.type, shape.status))
+    said = (shape.code, shape.type, shape.status, shape.error_code)
+    words = (_STATUS_WORDS.get(str(value or "").lower(), 0) for value in said)
     status = next((found for found in (*numbers, *words) if found), 0)
-    detail = Detail(shape.message or "", shape.type, shape.param, shape.code)
+    detail = Detail(shape.message or shape.detail or "", shape.type, shape.param, shape.code or shape.error_code)
     return UpstreamError("error_event", "sent an error instead of an answer", status=status, detail=detail)
 
 
@@ -255,6 +291,7 @@ _STATUS_WORDS = {
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
     "resource_exhausted": 429,
+    "request_limit_exceeded": 429,
     "tokens": 429,
     "requests": 429,
     "invalid_request_error": 400,

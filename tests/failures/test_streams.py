@@ -203,6 +203,9 @@ B12 = [
     (b'event: error\ndata: {"error":{"message":"secret-7"}}\n\n', 502, "upstream_error"),
     (b'event: error\ndata: {"message":"secret-7","type":"server_error"}\n\n', 502, "upstream_error"),
     (b'data: {"object":"error","message":"secret-7","type":"x","code":500}\n\n', 502, "upstream_error"),
+    (b'data: [{"error":{"code":503,"message":"secret-7","status":"UNAVAILABLE"}}]\n\n', 503, "upstream_error"),
+    (b'data: {"error_code":"REQUEST_LIMIT_EXCEEDED","message":"secret-7"}\n\n', 429, "upstream_rate_limited"),
+    (b'data: {"status":500,"title":"Internal Server Error","detail":"secret-7"}\n\n', 502, "upstream_error"),
 ]
 
 
