@@ -101,6 +101,8 @@ OVERFLOW_WORDS = (
     "context window",
     "max_model_len",
 )
+_too_much_input = re.compile(r"input of \d+ tokens exceeds").search
+"""Databricks, with its own code BAD_REQUEST."""
 _gone_code = re.compile(
     r"model_not_found|decommissioned|deploymentnotfound|notfounderror|resource_does_not_exist|unknown_model"
     r"|notauthorizedornotfound"
@@ -142,7 +144,7 @@ def _by_status(error: UpstreamError) -> Outcome:
     said = f"{error.detail.code} {error.detail.type} {error.detail.param} {error.detail.message}".lower()
     if any(word in said for word in FILTER_WORDS):
         return Outcome("content_filter", "caller", status, "content_filter")
-    if any(word in said for word in OVERFLOW_WORDS):
+    if any(word in said for word in OVERFLOW_WORDS) or _too_much_input(said):
         return _OVERFLOW
     if status in (400, 404, 410) and _is_gone(status, error.detail):
         return _GONE

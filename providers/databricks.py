@@ -1,14 +1,22 @@
 """Databricks model serving: OpenAI's API under /serving-endpoints, `model` is the endpoint's name.
 
-It refuses `stream_options` for its Llama and tells usage in every chunk. Sources: litellm 1.109.1, run;
-learn.microsoft.com databricks supported-models; continuedev/continue#12936; spiceai#6600."""
+It refuses `stream_options` for its Llama and tells usage in every chunk; it knows the output limit by its old name
+only, wants parameters of every tool, and tells of unknown fields in plain text. Sources: litellm 1.109.1, run;
+learn.microsoft.com databricks supported-models; continuedev/continue#12936; databricks-sdk-py#1263; spiceai#6600."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
+from gateway.errors import Detail
 from gateway.secret import Secret
+from gateway.types import Call, Deployment
 from providers.credentials.access_token import AccessToken
 from providers.credentials.databricks import ServicePrincipal
-from providers.openai import OpenAI
+from providers.openai import UNNOTICED, OpenAI
+
+_BAD_REQUEST = b"Bad request: "
+_ANY_OBJECT = msgspec.Raw(b'{"type":"object","properties":{}}')
 
 
 class Databricks(OpenAI, frozen=True, kw_only=True):
@@ -21,6 +29,7 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
     client_secret: Secret | None = None
     stream_usage: bool = False
 
+    left_out = UNNOTICED
     token_refusals = frozenset({401, 403})
     """Databricks answers 403 to a token that it does not know."""
 
@@ -36,6 +45,21 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
     def base_url(self) -> str:
         return self.url.rstrip("/").removesuffix("/serving-endpoints") + "/serving-endpoints"
 
+    def changes(self, call: Call, deployment: Deployment) -> Mapping[str, bytes | None]:
+        changes = dict(super().changes(call, deployment))
+        limit = call.fields.get("max_completion_tokens")
+        if limit is not None:
+            changes |= {"max_completion_tokens": None, "max_tokens": call.body[limit.start : limit.end]}
+        tools = call.fields.get("tools")
+        if tools is not None and (described := _with_parameters(call.body[tools.start : tools.end])):
+            changes["tools"] = described
+        return changes
+
+    def detail(self, body: bytes) -> Detail:
+        if body.startswith(_BAD_REQUEST):
+            return Detail(body[:300].decode("utf-8", "replace").strip(), "invalid_request_error")
+        return super().detail(body)
+
     def secrets(self) -> Sequence[str]:
         return [secret.reveal() for secret in (self.api_key, self.client_secret) if secret]
 
@@ -44,3 +68,17 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
             return None
         principal = ServicePrincipal(self.base_url(), self.client_id, self.client_secret, self.ca_file, clock)
         return AccessToken(principal, clock)
+
+
+def _with_parameters(raw: bytes) -> bytes | None:
+    """The tools with parameters where a function has none; None where there is nothing to change or to be read."""
+    try:
+        tools = msgspec.json.decode(raw, type=list[dict[str, msgspec.Raw]])
+        functions = [msgspec.json.decode(tool["function"], type=dict[str, msgspec.Raw]) for tool in tools]
+    except (msgspec.MsgspecError, KeyError, RecursionError):
+        return None
+    if all("parameters" in function for function in functions):
+        return None
+    for tool, function in zip(tools, functions, strict=True):
+        tool["function"] = msgspec.Raw(msgspec.json.encode({"parameters": _ANY_OBJECT, **function}))
+    return msgspec.json.encode(tools)

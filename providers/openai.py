@@ -27,6 +27,20 @@ MAX_ERROR_BYTES = 65536
 ERROR_BODY_S = 1.0
 """How long the rest of an error answer is waited for: its status says enough to try elsewhere."""
 POLL_S = 2.0
+UNNOTICED = frozenset(
+    {
+        "metadata",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+"""Parameters of OpenAI's that change nothing of what an answer may be (`parallel_tool_calls: false` is a feature)."""
 
 
 class OpenAI(Account, frozen=True, kw_only=True):
@@ -36,6 +50,8 @@ class OpenAI(Account, frozen=True, kw_only=True):
     stream_usage: bool = True
 
     default_url = "https://api.openai.com/v1"
+    left_out = frozenset[str]()
+    """Those of UNNOTICED that this cloud would refuse: it does not get them, and the answer says so."""
     token_refusals = frozenset({401})
     """The statuses at which another access token is worth one more try."""
 
@@ -60,7 +76,18 @@ class OpenAI(Account, frozen=True, kw_only=True):
             changes["stream_options"] = None
         elif call.stream and not call.include_usage:
             changes["stream_options"] = _asking_for_usage(call)
+        if self.left_out:
+            changes.update((name, None) for name in self.left_out if name in call.fields)
         return changes
+
+    def reply(self, call: Call, response: Response) -> Reply:
+        """A good answer on its way to the caller."""
+        return PassedReply(response, self.timeouts.first_byte_s, self.dropped(call) if self.left_out else {})
+
+    def dropped(self, call: Call) -> Mapping[str, str]:
+        """What of `left_out` the caller said."""
+        said = {name: call.fields[name] for name in sorted(self.left_out) if name in call.fields}
+        return {name: "dropped" for name, at in said.items() if not call.body.startswith(b"null", at.start)}
 
     def detail(self, body: bytes) -> Detail:
         """The error object of an error answer, in OpenAI's words."""
@@ -194,7 +221,7 @@ class Passthrough:
         response = await self.client.request(head, body, call.deadline)
         if response.status != 200:
             raise await self._refused(response)
-        return PassedReply(response, self.account.timeouts.first_byte_s)
+        return self.account.reply(call, response)
 
     def _head(self, call: Call, deployment: Deployment, length: int, bearer: Sequence[tuple[str, str]]) -> bytes:
         key = (call.route, deployment.name, call.endpoint, call.stream)
@@ -261,12 +288,10 @@ def _bearer(token: str) -> Sequence[tuple[str, str]]:
 class PassedReply:
     """An answer that is in OpenAI's form already. Until the first data it may be silent as long as a first byte may."""
 
-    __slots__ = ("_first_byte_s", "_response", "headers", "status")
+    __slots__ = ("_first_byte_s", "_response", "degraded", "headers", "status")
 
-    degraded: Mapping[str, str] = {}
-
-    def __init__(self, response: Response, first_byte_s: float) -> None:
-        self._response, self._first_byte_s = response, first_byte_s
+    def __init__(self, response: Response, first_byte_s: float, degraded: Mapping[str, str]) -> None:
+        self._response, self._first_byte_s, self.degraded = response, first_byte_s, degraded
         self.status, self.headers = response.status, response.headers
 
     async def read(self) -> bytes:

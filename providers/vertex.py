@@ -2,13 +2,19 @@
 
 Source: litellm 1.109.1 `create_vertex_url`, run; providers.md A3 of the design."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from gateway.secret import Secret
+from gateway.transport import Response
+from gateway.types import Call, Reply
 from providers.credentials.access_token import AccessToken
 from providers.credentials.gcp import Google
-from providers.openai import OpenAI
+from providers.openai import OpenAI, PassedReply
+
+_delta = re.compile(rb'"delta"\s*:\s*\{').search
+_BLANKS = (b"\r\n\r\n", b"\n\n", b"\r\r")
 
 
 class Vertex(OpenAI, frozen=True, kw_only=True):
@@ -49,3 +55,38 @@ class Vertex(OpenAI, frozen=True, kw_only=True):
 
     def access_token(self, clock: Callable[[], float]) -> AccessToken | None:
         return None if self.token else AccessToken(Google(self.credentials_file), clock)
+
+    def reply(self, call: Call, response: Response) -> Reply:
+        if call.stream:
+            return WithRole(response, self.timeouts.first_byte_s, {})
+        return super().reply(call, response)
+
+
+class WithRole(PassedReply):
+    """A stream whose first delta gets the role that OpenAI's has; clients build the message from it."""
+
+    __slots__ = ("_held", "_looking")
+
+    def __init__(self, response: Response, first_byte_s: float, degraded: Mapping[str, str]) -> None:
+        super().__init__(response, first_byte_s, degraded)
+        self._held, self._looking = b"", True
+
+    async def chunk(self) -> bytes:
+        """The next bytes; until the first delta an event that is not whole is held."""
+        while self._looking:
+            data = await super().chunk()
+            begun = self._held + data
+            end = max(begun.rfind(blank) + len(blank) for blank in _BLANKS) if data else len(begun)
+            if data and end <= 3:  # none of the blank lines is there
+                self._held = begun
+                continue
+            found = _delta(begun, 0, end)
+            self._looking = bool(data) and found is None
+            whole, self._held = (begun[:end], begun[end:]) if self._looking else (begun, b"")
+            return whole if found is None or b'"role"' in whole else _with_role(whole, found)
+        return await super().chunk()
+
+
+def _with_role(begun: bytes, found: re.Match[bytes]) -> bytes:
+    comma = b"" if begun[found.end() :].lstrip().startswith(b"}") else b","
+    return begun[: found.end()] + b'"role":"assistant"' + comma + begun[found.end() :]
