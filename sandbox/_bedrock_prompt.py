@@ -9,7 +9,7 @@ import msgspec
 
 from sandbox._bedrock_model import validation
 from sandbox.answers import Ask, key_of
-from sandbox.prompt import Turn, prompt_tokens
+from sandbox.prompt import Turn, form_in_words, prompt_tokens
 from sandbox.types import Json
 
 
@@ -112,5 +112,6 @@ def asked(body: dict[str, Json], talk: Talk, natural_length: int, length: int | 
         stop=stop,
         tools=talk.tools,
         after_tool=talk.after_tool,
+        json_form=form_in_words(talk.turns),
         user_text=next((text for role, text in reversed(talk.turns) if role == "user"), ""),
     )

@@ -20,6 +20,8 @@ from sandbox.types import Json
 _TOKEN = re.compile(r"[ \n]?(?:[A-Za-z0-9À-ɏ]{1,7}|[^\sA-Za-z0-9À-ɏ])|\s")
 _RARE = (" 🦙", " ñandú", " 東", ' "', " café", " \\", "\n", " Ω", " 🏔", " <")
 _RARE_EVERY = 7
+FILTERED_WORD = "contraband-recipe"
+"""A user who says it gets a few words and the finish reason content_filter."""
 
 
 def tokens_of(text: str) -> list[str]:
@@ -81,6 +83,9 @@ class Ask(msgspec.Struct, kw_only=True):
 
 def answer(ask: Ask) -> list[Choice]:
     """The choices of a chat or text answer."""
+    if FILTERED_WORD in ask.user_text:
+        pieces = tokens_of("I cannot help with that.")
+        return [Choice(index, pieces, len(pieces), "content_filter") for index in range(ask.choices)]
     called = tools_called(ask)
     if called:
         return [_tool_choice(ask, index, called) for index in range(ask.choices)]

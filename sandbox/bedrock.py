@@ -31,6 +31,12 @@ _ON_DEMAND = frozenset({"meta.llama3-1-8b-instruct-v1:0", "meta.llama3-1-70b-ins
 _FOUNDATION = re.compile(r"(?:us\.)?(meta\.llama[a-z0-9-]+:0)")
 GUARDRAIL = "sandboxguard"
 GUARDED_WORD = "contraband"
+_STOP_REASONS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "content_filtered",
+}
 _TOO_MANY = "please wait before trying again."
 _FAILURES: Mapping[int, tuple[str, str]] = {
     400: ("ValidationException", "The request is not valid."),
@@ -56,6 +62,7 @@ class Bedrock(Cloud):
         "access_key_id": auth.ACCESS_KEY_ID,
         "secret_access_key": auth.SECRET_ACCESS_KEY,
     }
+    known_by: ClassVar[str] = "secret_access_key"
     models: ClassVar[Mapping[str, Model]] = {
         "us.meta.llama3-1-8b-instruct-v1:0": Model(128_000, 4_096),
         "us.meta.llama3-1-70b-instruct-v1:0": Model(128_000, 4_096),
@@ -154,6 +161,7 @@ class Bedrock(Cloud):
             model=name,
             prompt_tokens=talk.prompt_tokens,
             tokens=choice.generated,
+            choices=[choice],
             answer=True,
         )
 
@@ -231,7 +239,7 @@ def _stop_reason(choice: Choice) -> str:
         return "tool_use"
     if choice.stop_hit is not None:
         return "stop_sequence"
-    return {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}.get(choice.finish, choice.finish)
+    return _STOP_REASONS.get(choice.finish, choice.finish)
 
 
 def _usage(choice: Choice, talk: Talk) -> dict[str, int]:

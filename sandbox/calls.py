@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
+import itertools
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "proxy-authorization", "cookie"})
 _KEEP_CALLS = 50_000
 _KEEP_BODY_BYTES = 256 * 1024 * 1024
+_KEEP_CHOICES = 100
 
 
 class CallRecord(msgspec.Struct, kw_only=True):
@@ -18,9 +20,10 @@ class CallRecord(msgspec.Struct, kw_only=True):
 
     `credential` is ok, bad or none; secret headers are shown as the SHA-256 of their value. `prompt_tokens` are
     those of the prompt, `answer_tokens` those of the whole answer, `sent_tokens` those that were handed to the
-    socket. `ended`: done (the whole answer was sent, however odd its form), refused (an error of the cloud's own),
-    fault (a fault replaced or cut the answer), client_closed, "" while it runs. `closed` is when the socket was
-    closed, by whomever; None while it is open, and for a call after which the connection was used again.
+    socket. `choices` are what the whole answer says (answers.Choice), of the last hundred calls only. `ended`: done
+    (the whole answer was sent, however odd its form), refused (an error of the cloud's own), fault (a fault replaced
+    or cut the answer), client_closed, "" while it runs. `closed` is when the socket was closed, by whomever; None while
+    it is open, and for a call after which the connection was used again.
     """
 
     n: int
@@ -45,6 +48,7 @@ class CallRecord(msgspec.Struct, kw_only=True):
     first_byte: float | None = None
     first_token: float | None = None
     finished: float | None = None
+    choices: Sequence[msgspec.Struct] = ()
     closed: float | None = None
 
 
@@ -53,6 +57,7 @@ class CallLog:
 
     def __init__(self) -> None:
         self._calls: deque[CallRecord] = deque()
+        self._telling: deque[CallRecord] = deque()
         self._body_bytes = 0
         self._waiting: set[asyncio.Event] = set()
         self.total = 0
@@ -64,6 +69,13 @@ class CallLog:
         while len(self._calls) > _KEEP_CALLS or (self._body_bytes > _KEEP_BODY_BYTES and len(self._calls) > 1):
             self._body_bytes -= len(self._calls.popleft().body)
             self.dropped += 1
+
+    def tell(self, call: CallRecord, choices: Sequence[msgspec.Struct]) -> None:
+        """Notes what a call's answer says; the oldest call that tells so no longer does."""
+        call.choices = choices
+        self._telling.append(call)
+        if len(self._telling) > _KEEP_CHOICES:
+            self._telling.popleft().choices = ()
 
     def changed(self) -> None:
         """Wakes those who wait for the record to say something."""
@@ -93,7 +105,8 @@ class CallLog:
 
     def listed(self, cloud: str | None = None, after: int = 0) -> list[dict[str, Any]]:
         """The records in order, as JSON values."""
-        kept = [c for c in list(self._calls) if c.n > after and cloud in (None, c.cloud)]
+        newer = itertools.takewhile(lambda c: c.n > after, reversed(list(self._calls)))
+        kept = [c for c in newer if cloud in (None, c.cloud)][::-1]
         out: list[dict[str, Any]] = msgspec.to_builtins(kept)
         return out
 

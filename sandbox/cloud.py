@@ -19,6 +19,7 @@ class Cloud:
     """One cloud's wire. A file `sandbox/<name>.py` with `CLOUD = <its class>()` is a cloud of the box.
 
     `demo` are its fixed demo credentials, `account` and `deployments` are how a config of Arriero speaks of it.
+    `known_by` is the field of the account by which the cloud knows who calls.
     `early_head` says that headers of a stream come before the first token is there.
     """
 
@@ -28,6 +29,7 @@ class Cloud:
     keep_alive_s: ClassVar[float] = 60.0
     early_head: ClassVar[bool] = False
     demo: ClassVar[Mapping[str, str]]
+    known_by: ClassVar[str] = "api_key"
     models: ClassVar[Mapping[str, Model]]
     deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {}
     pace: ClassVar[tuple[float, float]] = (0.0, 0.0)
@@ -43,6 +45,12 @@ class Cloud:
     def account(self, origin: str) -> dict[str, Json]:
         """The account as a config has it."""
         return {"type": self.name, "url": self.url(origin), **self.demo}
+
+    def stranger(self, origin: str) -> dict[str, Json]:
+        """The account with a credential that this cloud does not know."""
+        known = self.account(origin)
+        value = str(known[self.known_by])
+        return {**known, self.known_by: value[:-1] + ("0" if value[-1] != "0" else "1")}
 
     def answer(self, request: Request, site: Site) -> Reply:
         """The answer; pure but for the counters of the site. Raises Refusal."""

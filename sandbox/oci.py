@@ -56,6 +56,7 @@ class OCI(OpenAIShape):
     order: ClassVar[int] = 9
     base_path: ClassVar[str] = "/openai/v1"
     demo: ClassVar[Mapping[str, str]] = {"api_key": demo.API_KEY}
+    known_by: ClassVar[str] = "user"
     models: ClassVar[Mapping[str, Model]] = {
         "meta.llama-3.1-70b-instruct": Model(128_000, 4_000),
         "meta.llama-3.1-405b-instruct": Model(128_000, 4_000),

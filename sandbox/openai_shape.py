@@ -13,7 +13,7 @@ from sandbox.answers import Ask, Choice, ToolCall, answer, key_of, logprob_of, t
 from sandbox.cloud import Cloud, encode
 from sandbox.embeddings import embedded, texts_of
 from sandbox.limits import Short
-from sandbox.prompt import count_images, prompt_tokens, turns_of
+from sandbox.prompt import ANY_OBJECT, Turn, count_images, form_in_words, prompt_tokens, turns_of
 from sandbox.site import Site
 from sandbox.types import Event, Json, Model, Refusal, Reply, Request
 
@@ -168,7 +168,7 @@ class OpenAIShape(Cloud):
             parallel_tools=body.get("parallel_tool_calls") is True,
             after_tool=bool(messages) and messages[-1].get("role") == "tool",
             user_text=next((text for role, text in reversed(turns) if role == "user"), ""),
-            json_form=_json_form(form),
+            json_form=_json_form(form, turns),
             prefix=prefix,
         )
 
@@ -208,6 +208,7 @@ class OpenAIShape(Cloud):
             tokens=talk.generated,
             lanes=len(talk.choices),
             finishes=tuple(choice.finish for choice in talk.choices),
+            choices=talk.choices,
             answer=True,
         )
 
@@ -368,15 +369,15 @@ class OpenAIShape(Cloud):
         raise NotImplementedError
 
 
-def _json_form(form: Mapping[str, Json]) -> Json:
+def _json_form(form: Mapping[str, Json], turns: Sequence[Turn]) -> Json:
     """The schema that the answer must be valid for, {} for any object, None for text."""
     match form.get("type"):
         case "json_object":
-            return {"type": "object", "properties": {"answer": {"type": "string"}, "number": {"type": "integer"}}}
+            return ANY_OBJECT
         case "json_schema":
             return (form.get("json_schema") or {}).get("schema") or {}
         case _:
-            return None
+            return form_in_words(turns)
 
 
 def _token_logprob(token: str, place: int, top: int) -> dict[str, Json]:

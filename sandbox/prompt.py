@@ -1,5 +1,6 @@
 """Reads OpenAI-shaped prompts into one plain form, so that every cloud makes the same answer of the same words."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 from sandbox.answers import tokens_of
@@ -8,6 +9,8 @@ from sandbox.types import Json
 _TOKENS_PER_TURN = 4  # header and end marker of a turn in the Llama template
 _TOKENS_TO_BEGIN = 1
 _TOKENS_PER_IMAGE = 576
+ANY_OBJECT = {"type": "object", "properties": {"answer": {"type": "string"}, "number": {"type": "integer"}}}
+"""What a model writes that is asked for any JSON object."""
 
 Turn = tuple[str, str]
 
@@ -39,6 +42,15 @@ def turns_of(messages: Sequence[Json]) -> list[Turn]:
             text += f"\n{function.get('name')}({function.get('arguments')})"
         out.append((role, text))
     return out
+
+
+def form_in_words(turns: Sequence[Turn]) -> Json:
+    """The schema of the JSON that a system turn asks for in words, {} for any object, None where none is asked for."""
+    said = next((text for role, text in turns if role == "system" and "nothing else" in text), "")
+    _, named, schema = said.partition("JSON Schema")
+    if named and "{" in schema:
+        return json.JSONDecoder().raw_decode(schema[schema.index("{") :])[0]
+    return ANY_OBJECT if "JSON object" in said else None
 
 
 def count_images(messages: Sequence[Json]) -> int:

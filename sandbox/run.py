@@ -124,14 +124,15 @@ class Sandbox:
         """Changes the named fields of a cloud's behaviour (None: the default); raises BehaviourError or KeyError."""
         self._run(self.change, cloud, fields)
 
-    def calls(self, cloud: str | None = None) -> list[dict[str, Any]]:
-        """The record of attempts, oldest first; read in our loop, so that no call is seen half done."""
+    def calls(self, cloud: str | None = None, after: int = 0) -> list[dict[str, Any]]:
+        """The record of attempts with a number above `after`, oldest first; read in our loop, so that no call is seen
+        half done."""
 
         async def listed() -> list[dict[str, Any]]:
-            return self.log.listed(cloud)
+            return self.log.listed(cloud, after)
 
         if self._loop is None or not self._loop.is_running() or self._is_here():
-            return self.log.listed(cloud)
+            return self.log.listed(cloud, after)
         return asyncio.run_coroutine_threadsafe(listed(), self._loop).result(30)
 
     def _is_here(self) -> bool:

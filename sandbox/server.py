@@ -151,6 +151,7 @@ class CloudServer:
         try:
             reply = self.cloud.respond(request, self.site)
             _note(record, reply)
+            self._log.tell(record, reply.choices)
             await self._play(connection, request, reply, record)
             record.ended = record.ended or ("done" if reply.status < 400 else "refused")
             if record.ended == "done":

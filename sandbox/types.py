@@ -1,6 +1,6 @@
 """The nouns of the sandbox: what a server was asked and what it will answer; no behaviour lives here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -33,7 +33,8 @@ class Reply(msgspec.Struct, kw_only=True):
     """What a cloud answers: a body, or the events of a stream (`body` is then not used).
 
     `tokens` is the true number of answer tokens in the whole of it; `answer` says that it is an answer, not an error or
-    a list; `lanes` is how many choices grow at the same time, `finishes` are their finish reasons."""
+    a list; `lanes` is how many choices grow at the same time, `finishes` are their finish reasons, `choices` are the
+    answers.Choice that it was made from."""
 
     status: int = 200
     headers: list[tuple[str, str]] = []
@@ -45,6 +46,7 @@ class Reply(msgspec.Struct, kw_only=True):
     lanes: int = 1
     answer: bool = False
     finishes: tuple[str, ...] = ()
+    choices: Sequence[msgspec.Struct] = ()
 
 
 class Refusal(Exception):

@@ -37,6 +37,7 @@ class Vertex(OpenAIShape):
     base_path: ClassVar[str] = ""
     demo: ClassVar[Mapping[str, str]] = {"token": "ya29.sandbox", "project": PROJECT, "location": LOCATION}
     id_prefix: ClassVar[str] = ""
+    known_by: ClassVar[str] = "token"
     models: ClassVar[Mapping[str, Model]] = {
         "meta/llama-3.1-8b-instruct-maas": Model(128_000, 2_048),
         "meta/llama-3.1-70b-instruct-maas": Model(128_000, 2_048),
