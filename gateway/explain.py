@@ -51,7 +51,7 @@ def dry_run(asked: Asked, fleet: Fleet) -> dict[str, Any]:
         session=asked.session,
         seed=int(now * 1e6),
     )
-    decision = decide(call, [lane.candidate(now) for lane in route.lanes.values()], route.policies, now)
+    decision = decide(call, route.candidates(now), route.policies, now)
     return _decision(decision, fleet)
 
 

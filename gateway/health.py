@@ -5,9 +5,9 @@ Rule 2. Latency is learned from successes only; a failure adds to the error rate
 Rule 3. Cooling is an absolute time; of two, the later wins.
 """
 
-import bisect
 import math
 import zlib
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
@@ -28,66 +28,53 @@ REFUSED = frozenset(o.name for o in (*BY_KIND.values(), *BY_STATUS.values()) if 
 """The outcomes that a new credential may undo."""
 
 
-class Window:
-    """The last `size` values, kept in order of time and in order of size."""
-
-    __slots__ = ("_by_size", "_by_time", "_size", "_times")
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._by_time: deque[float] = deque()
-        self._times: deque[float] = deque()
-        self._by_size: list[float] = []
-
-    def __len__(self) -> int:
-        return len(self._by_size)
-
-    def add(self, value: float, now: float) -> None:
-        self._by_time.append(value)
-        self._times.append(now)
-        bisect.insort(self._by_size, value)
-        while len(self._by_time) > self._size or self._times[0] < now - FRESH_S:
-            self._times.popleft()
-            oldest = self._by_time.popleft()
-            del self._by_size[bisect.bisect_left(self._by_size, oldest)]
-
-    def quantile(self, share: float) -> float:
-        return self._by_size[round((len(self._by_size) - 1) * share)]
-
-
 class Samples:
-    """A short memory for the median, a longer one for the p95: one slow answer in a hundred must not be the p95."""
+    """A short memory for the median, a longer one for the p95: one slow answer in a hundred must not be the p95.
 
-    __slots__ = ("_long", "_short", "_updated")
+    The values in order of time, and those of either memory in order of size."""
+
+    __slots__ = ("_long", "_short", "_times", "_values")
 
     def __init__(self) -> None:
-        self._short, self._long = Window(MEDIAN_WINDOW), Window(P95_WINDOW)
-        self._updated = 0.0
+        self._values: deque[float] = deque()
+        self._times: deque[float] = deque()
+        self._long: list[float] = []
+        self._short: list[float] = []
 
-    def add(self, value: float, now: float) -> None:
-        self._short.add(value, now)
-        self._long.add(value, now)
-        self._updated = now
+    def add(self, value: float, now: float) -> Quantiles:
+        values, times, long, short = self._values, self._times, self._long, self._short
+        values.append(value)
+        times.append(now)
+        insort(long, value)
+        insort(short, value)
+        if len(short) > MEDIAN_WINDOW:
+            del short[bisect_left(short, values[-MEDIAN_WINDOW - 1])]
+        while len(values) > P95_WINDOW or times[0] < now - FRESH_S:
+            times.popleft()
+            oldest = values.popleft()
+            del long[bisect_left(long, oldest)]
+            if len(short) > len(long):
+                del short[bisect_left(short, oldest)]
+        return Quantiles(_at(short, 0.5), _at(long, 0.95), len(long), now)
 
-    def quantiles(self) -> Quantiles | None:
-        if not len(self._long):
-            return None
-        return Quantiles(self._short.quantile(0.5), self._long.quantile(0.95), len(self._long), self._updated)
+
+def _at(by_size: Sequence[float], share: float) -> float:
+    return by_size[round((len(by_size) - 1) * share)]
 
 
 class Pace:
     """First-token and per-token times of one kind of call, streams or plain ones."""
 
-    __slots__ = ("_tpot", "_ttft")
+    __slots__ = ("_per_token", "_tpot", "_ttft")
 
     def __init__(self) -> None:
         self._ttft, self._tpot = Samples(), Samples()
+        self._per_token: Quantiles | None = None
 
     def add(self, ttft_s: float, tpot_s: float | None, now: float) -> Speed:
-        self._ttft.add(ttft_s, now)
         if tpot_s is not None:
-            self._tpot.add(tpot_s, now)
-        return Speed(self._ttft.quantiles(), self._tpot.quantiles())
+            self._per_token = self._tpot.add(tpot_s, now)
+        return Speed(self._ttft.add(ttft_s, now), self._per_token)
 
 
 class Decaying:
@@ -104,7 +91,8 @@ class Decaying:
         return self._value
 
     def at(self, now: float) -> float:
-        return self._value * math.pow(0.5, max(0.0, now - self._at) * 2 / ERROR_MEMORY_S)
+        past_s = now - self._at
+        return self._value * math.exp2(-2.0 / ERROR_MEMORY_S * past_s) if self._value and past_s > 0.0 else self._value
 
 
 class Spending:
@@ -116,11 +104,11 @@ class Spending:
         self._day, self._month = -1, ""  # days since the epoch: UTC has no other midnight
         self.spent = Spent()
 
-    def add(self, nano: int, wall_now: float) -> Spent:
-        self.roll(wall_now)
+    def add(self, nano: int, wall_now: float) -> None:
+        if wall_now // DAY_S != self._day:
+            self.roll(wall_now)
         was = self.spent
         self.spent = Spent(was.day + nano, was.month + nano, was.total + nano)
-        return self.spent
 
     def roll(self, wall_now: float) -> bool:
         """Begins a new day or month when it has come; True if something changed."""

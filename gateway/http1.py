@@ -55,15 +55,20 @@ def ended_head(begun: bytes, headers: Sequence[tuple[str, str]], content_length:
 def _header_lines(headers: Sequence[tuple[str, str]]) -> bytes:
     lines = []
     for name, value in headers:
-        if not _TOKEN.fullmatch(name) or name.lower() in _OURS:
+        if not _sendable(name):
             raise ValueError(f"header {name!r} cannot be sent")
-        if not _VALUE.fullmatch(value):
+        if not (value.isascii() and value.isprintable()) and not _VALUE.fullmatch(value):
             raise ValueError(f"the value of header {name} holds a control character or is not latin-1")
         lines.append(f"{name}: {value}\r\n")
     return "".join(lines).encode("latin-1")
 
 
 _OURS = frozenset({"host", "content-length", "transfer-encoding"})
+
+
+@lru_cache(maxsize=512)
+def _sendable(name: str) -> bool:
+    return _TOKEN.fullmatch(name) is not None and name.lower() not in _OURS
 
 
 @lru_cache(maxsize=512)
@@ -171,10 +176,9 @@ class Incoming:
             raise _too_much_framing()
         if self.headed:  # a trailer, or a second answer nobody asked for: of no use to anyone
             return
-        key = _header_name(name)
+        key, headers = _header_name(name), self.headers
         text = value.decode("latin-1").rstrip(" \t")  # the parser took what stood before
-        before = self.headers.get(key)
-        self.headers[key] = text if before is None else f"{before}, {text}"
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
 
     def on_headers_complete(self) -> None:
         parser = self._parser

@@ -10,22 +10,23 @@ from gateway.types import Candidate, Deployment, Provider
 
 
 class Lane:
-    """One deployment of one route with all that its calls touch. The view for policies is kept until a fact changes."""
+    """One deployment of one route with all that its calls touch. `view` is what policies saw of it last; it stays true
+    while the `stamp` of its facts is the same, but for what moves by time alone: prices of own GPUs and error rates."""
 
-    __slots__ = ("_stamp", "_view", "bound", "deployment", "facts", "provider", "stream_end")
+    __slots__ = ("bound", "deployment", "facts", "moves_with_time", "provider", "stamp", "stream_end", "view")
 
     def __init__(self, deployment: Deployment, facts: Facts, provider: Provider, bound: Bound, stream_end: str) -> None:
         self.deployment, self.facts, self.provider, self.bound = deployment, facts, provider, bound
         self.stream_end = stream_end
-        self._stamp, self._view = -1, None  # type: tuple[int, Candidate | None]
+        self.view: Candidate | None = None
+        self.stamp = -1
+        self.moves_with_time = True
 
-    def candidate(self, now: float) -> Candidate:
-        facts = self.facts
-        view, stamp = self._view, facts.version + facts.account.version
-        # prices of own GPUs and error rates move by time alone
-        if view is None or stamp != self._stamp or self.deployment.gpu_nano_per_s or view.error_rate:
-            self._view = view = facts.view(self.deployment, now)
-            self._stamp = stamp
+    def look(self, now: float) -> Candidate:
+        """What is known of it now."""
+        self.view = view = self.facts.view(self.deployment, now)
+        self.stamp = self.facts.stamp
+        self.moves_with_time = bool(self.deployment.gpu_nano_per_s or view.error_rate)
         return view
 
 
@@ -37,3 +38,13 @@ class Route(NamedTuple):
     weights: str | None
     lanes: Mapping[str, Lane]
     policies: Sequence[NamedPolicy]
+
+    def candidates(self, now: float) -> list[Candidate]:
+        """What is known of every lane now."""
+        views = []
+        for lane in self.lanes.values():
+            view, facts = lane.view, lane.facts
+            if view is None or lane.stamp != facts.version + facts.account.version or lane.moves_with_time:
+                view = lane.look(now)
+            views.append(view)
+        return views

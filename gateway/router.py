@@ -54,8 +54,9 @@ def decide(call: Call, candidates: Sequence[Candidate], policies: Sequence[Named
     for name, policy in policies:
         selection = policy.apply(call, left, now)
         left = selection.kept
-        for candidate, reason in selection.removed.items():
-            removed[candidate] = (name, reason)
+        if selection.removed:
+            for candidate, reason in selection.removed.items():
+                removed[candidate] = (name, reason)
         if selection.note:
             notes.append((name, selection.note))
         if not left:

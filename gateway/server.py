@@ -10,10 +10,12 @@ import socket
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import httptools
 import uvicorn
+from uvicorn._types import ASGIVersions
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.errors import error_body
@@ -22,6 +24,9 @@ MAX_HEAD_BYTES = 65536
 """What may come of a request's head before it is whole, give or take one read."""
 UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
 POLL_S = 0.005
+MAX_KNOWN_URL = 128
+"""Bytes of a URL that is kept once it was read: nearly every call comes to one of a few."""
+ASGI: ASGIVersions = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Cycle(RequestResponseCycle):
@@ -85,6 +90,15 @@ class Cycle(RequestResponseCycle):
             self.on_response()
 
 
+def _target(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, path as it came, and query."""
+    parts = httptools.parse_url(url)
+    return urllib.parse.unquote(parts.path.decode("ascii")), parts.path, parts.query or b""
+
+
+_known_target = lru_cache(maxsize=256)(_target)
+
+
 class Protocol(HttpToolsProtocol):
     """One client connection. It stands in each request's scope as `extensions["arriero"]["connection"]`."""
 
@@ -118,9 +132,9 @@ class Protocol(HttpToolsProtocol):
         self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url, self.headers = b"", []
+        self.expect_100_continue = False
         self.in_head = True
-        self.scope["extensions"] = {"arriero": {"connection": self}}
 
     def on_headers_complete(self) -> None:
         self.in_head = False
@@ -129,14 +143,26 @@ class Protocol(HttpToolsProtocol):
 
     def _begin(self) -> None:
         """Starts to answer, or puts the request behind the one that is being answered."""
-        scope, url = self.scope, httptools.parse_url(self.url)
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["http_version"] = version = self.parser.get_http_version()
-        scope["raw_path"], scope["query_string"] = url.path, url.query or b""
-        scope["path"] = urllib.parse.unquote(url.path.decode("ascii"))
+        version = self.parser.get_http_version()
+        path, raw_path, query = _target(self.url) if len(self.url) > MAX_KNOWN_URL else _known_target(self.url)
         before = self.cycle
         self.cycle = Cycle(
-            scope=scope,
+            scope={
+                "type": "http",
+                "asgi": ASGI,
+                "http_version": version,
+                "method": self.parser.get_method().decode("ascii"),
+                "scheme": self.scheme or "http",
+                "path": path,
+                "raw_path": raw_path,
+                "query_string": query,
+                "root_path": "",
+                "headers": self.headers,
+                "client": self.client,
+                "server": self.server,
+                "state": {},
+                "extensions": {"arriero": {"connection": self}},
+            },
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,

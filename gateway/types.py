@@ -140,7 +140,7 @@ class Tenant(Frozen, frozen=True):
 Endpoint = Literal["chat/completions", "completions", "embeddings"]
 
 
-class Span(NamedTuple):
+class Span(msgspec.Struct, frozen=True, gc=False):
     """Where one top-level field stands in a JSON body: the key's opening quote, the value's first byte, and its end."""
 
     key: int

@@ -1,6 +1,7 @@
 """What every endpoint says in HTTP: whole JSON answers and errors, with our headers. Nothing of routing."""
 
 import os
+import random
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 from gateway.errors import Answerable, ClientError
 
 Headers = list[tuple[bytes, bytes]]
+_chance = random.Random(os.urandom(32))
+os.register_at_fork(after_in_child=lambda: _chance.seed(os.urandom(32)))
 _request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
 
@@ -18,10 +21,15 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     return dict(scope["headers"])
 
 
+def fresh_id(kind: str) -> str:
+    """An id that no other call of any gateway has: 96 bits by chance."""
+    return f"{kind}_{_chance.getrandbits(96):024x}"
+
+
 def request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's x-request-id if it is printable ASCII of at most 128 characters, else a new one."""
     given = headers.get(b"x-request-id", b"")
-    return given.decode() if _request_id(given) else "req_" + os.urandom(12).hex()
+    return given.decode() if _request_id(given) else fresh_id("req")
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:

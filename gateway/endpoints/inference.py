@@ -8,7 +8,6 @@ Rule 3. A client that left (our task is cancelled) gets no further attempt; a ca
 
 import asyncio
 import hashlib
-import os
 import traceback
 from typing import cast
 
@@ -166,8 +165,8 @@ class Exchange:
 
     def _decided(self, call: Call, route: Route) -> Decision:
         now = self.clock()
-        decision = decide(call, [lane.candidate(now) for lane in route.lanes.values()], route.policies, now)
-        decision.id = "dec_" + os.urandom(12).hex()
+        decision = decide(call, route.candidates(now), route.policies, now)
+        decision.id = http.fresh_id("dec")
         decision.wall = self.parts.settlement.wall()
         return decision
 

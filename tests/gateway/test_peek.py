@@ -78,7 +78,8 @@ def test_a_rewrite_changes_what_it_says_and_nothing_else(
     before, after = spans(body), spans(out)
     for name in members:
         if name not in changes:
-            assert body[slice(*before[name][1:])] == out[slice(*after[name][1:])], "untouched bytes stay"
+            here, there = before[name], after[name]
+            assert body[here.start : here.end] == out[there.start : there.end], "untouched bytes stay"
     if changes and None not in changes.values() and changes.keys() <= members.keys():
         longer = sum(len(value or b"") - (before[n].end - before[n].start) for n, value in changes.items())
         assert len(out) == len(body) + longer, "white space stays"

@@ -48,13 +48,13 @@ async def test_errors_fade_where_nothing_new_is_heard() -> None:
         connection.reset()
 
     async with upstream(script) as cloud, serving(config({"r": route("a")}, a=cloud.url), clock=clock) as served:
-        lane = served.gateway.fleet.routes["r"].lanes["a"]
+        route_ = served.gateway.fleet.routes["r"]
         for _ in range(6):
             assert (await ask(served)).status == 502
-        lane.facts.succeeded(clock.now)
-        before = lane.candidate(clock.now)
+        route_.lanes["a"].facts.succeeded(clock.now)
+        (before,) = route_.candidates(clock.now)
         clock.advance(120)
-        after = lane.candidate(clock.now)
+        (after,) = route_.candidates(clock.now)
         assert before.recent > 6.9
         assert after.recent < 0.1
 
