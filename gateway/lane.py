@@ -25,7 +25,7 @@ class Lane:
     def look(self, now: float) -> Candidate:
         """What is known of it now."""
         self.view = view = self.facts.view(self.deployment, now)
-        self.stamp = self.facts.stamp
+        self.stamp = self.facts.version + self.facts.account.version
         self.moves_with_time = bool(self.deployment.gpu_nano_per_s or view.error_rate)
         return view
 
