@@ -45,6 +45,10 @@ class Accounts:
         """Those that were not taken over by the accounts after these."""
         return [provider for name, provider in self.providers.items() if after.providers.get(name) is not provider]
 
+    def outdated(self) -> bool:
+        """Whether a file has changed that was read on opening."""
+        return any(_stamp(account) != self._stamps[name] for name, account in self._config.accounts.items())
+
     async def start(self) -> None:
         """Readies at once every account that was opened here."""
         await asyncio.gather(*(self.providers[name].start() for name in self.opened))

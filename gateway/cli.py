@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
@@ -21,10 +22,11 @@ from gateway.check import warnings
 from gateway.config import Config
 from gateway.errors import ArrieroError, ConfigError
 from gateway.refusals import unknown
+from gateway.reload import ConfigFile
 from gateway.remote import explain
 from gateway.schema import schema
 from gateway.screen import screen
-from gateway.serve import Listen, say, serve
+from gateway.serve import Listen, Running, say, serve
 
 Arguments = argparse.Namespace
 
@@ -132,6 +134,7 @@ class Origin(NamedTuple):
     config: Config
     text: str
     notes: Sequence[str] = ()
+    file: ConfigFile | None = None
 
 
 @contextlib.contextmanager
@@ -139,7 +142,8 @@ def _configured(file: str | None) -> Iterator[Origin]:
     """The config in the order of the interface: file, ./arriero.yaml, environment, sandbox."""
     path = Path(file) if file else Path("arriero.yaml")
     if file or path.exists():
-        yield Origin(loading.read(path), str(path))
+        config_file = ConfigFile(path)
+        yield Origin(config_file.read(), str(path), file=config_file)
         return
     found = environment.find(os.environ, Catalog.load(), datetime.now(UTC).date())
     if found.document is not None:
@@ -174,15 +178,18 @@ def _serve(arguments: Arguments) -> int:
         raise ConfigError(
             "--workers", "more than one worker needs shared state, which this version does not offer: run replicas"
         )
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until somebody can tell what it asks for
     listen = Listen(arguments.host, arguments.port, arguments.admin_host, arguments.admin_port)
     with _configured(arguments.config) as origin:
 
         async def run() -> int:
             with loading.naming(origin.text):
                 gateway = Gateway(origin.config)
-            return await serve(
-                gateway, listen, say, lambda found: screen(gateway, found, listen.host, origin.text, origin.notes)
-            )
+
+            def shown(found: Running) -> str:
+                return screen(gateway, found, listen.host, origin.text, origin.notes)
+
+            return await serve(gateway, listen, say, shown, origin.file)
 
         return _run(run)
 

@@ -73,6 +73,7 @@ class Metrics:
         self.upstream_auth = self._counter(
             "arriero_upstream_auth_failures", "Our credential was refused.", ("deployment",)
         )
+        self.reloads = self._counter("arriero_config_reloads", "Configs read again, by how it went.", ("result",))
         self.in_flight = Gauge("arriero_in_flight_calls", "Calls being answered.", registry=self.registry)
         self.draining = Gauge("arriero_draining", "1 while the gateway takes leave.", registry=self.registry)
 

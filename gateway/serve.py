@@ -17,6 +17,8 @@ from typing import Any
 
 from gateway.app import Gateway
 from gateway.errors import ConfigError
+from gateway.parts import Parts
+from gateway.reload import ConfigFile, Reloader
 from gateway.server import Server, server
 from gateway.types import Frozen
 
@@ -60,10 +62,10 @@ def loopback(host: str) -> bool:
         return False
 
 
-def check_exposure(gateway: Gateway, listen: Listen) -> None:
+def check_exposure(parts: Parts, listen: Listen) -> None:
     """Raises ConfigError for a gateway beyond loopback that asks nobody for a key."""
-    server_ = gateway.config.server
-    if not loopback(listen.host) and not len(gateway.keyring) and not server_.allow_anonymous:
+    server_ = parts.fleet.config.server
+    if not loopback(listen.host) and not len(parts.keyring) and not server_.allow_anonymous:
         remedy = "add some, or say `server: {allow_anonymous: true}`; without a config file, set ARRIERO_KEY"
         raise ConfigError("--host", f"{listen.host} is not loopback and the config has no 'keys': {remedy}")
 
@@ -119,7 +121,7 @@ class Running:
 @asynccontextmanager
 async def running(gateway: Gateway, listen: Listen) -> AsyncIterator[Running]:
     """Listens until the block ends. Raises ConfigError when it cannot."""
-    check_exposure(gateway, listen)
+    check_exposure(gateway.current.parts, listen)
     gateway.admin.state.exposed = not loopback(listen.admin_host)
     sockets = [bind(listen.host, listen.port, "")]
     with contextlib.ExitStack() as opened:
@@ -140,22 +142,41 @@ async def running(gateway: Gateway, listen: Listen) -> AsyncIterator[Running]:
             await gateway.aclose()
 
 
-async def serve(gateway: Gateway, listen: Listen, say: Callable[[str], None], screen: Callable[[Running], str]) -> int:
-    """Serves until SIGTERM or Ctrl-C; the exit code."""
+async def serve(
+    gateway: Gateway,
+    listen: Listen,
+    say: Callable[[str], None],
+    screen: Callable[[Running], str],
+    file: ConfigFile | None,
+) -> int:
+    """Serves until SIGTERM or Ctrl-C, on what the config file says by then; the exit code."""
     async with running(gateway, listen) as found:
+        reloader = Reloader(gateway, file, lambda parts: check_exposure(parts, listen))
+        reloading = asyncio.create_task(reloader.run())
         settle_memory()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, found.stop)
         loop.add_signal_handler(signal.SIGINT, lambda: found.stop(interrupted=True))
+        on_terminal = sys.stderr.isatty()
+
+        def hang_up() -> None:
+            """Asks for a reload, but when it was the terminal that went."""
+            if on_terminal and not sys.stderr.isatty():
+                found.stop(interrupted=True)
+            else:
+                reloader.ask()
+
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
         say(screen(found))
         await found.until_stopped(say)
+        reloading.cancel()
     _ignore_signals(loop)
     return 130 if found.interrupted else 0
 
 
 def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
     """All is closed: one signal more may not spoil the exit code. Blocked, for the loop puts the default back first."""
-    signals = (signal.SIGTERM, signal.SIGINT)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     for which in signals:
         loop.remove_signal_handler(which)

@@ -27,6 +27,8 @@ MAX_ERROR_BYTES = 65536
 ERROR_BODY_S = 1.0
 """How long the rest of an error answer is waited for: its status says enough to try elsewhere."""
 POLL_S = 2.0
+LOOK_S = 2.0
+"""How long the heads of requests are kept where a credential in them comes from a file."""
 UNNOTICED = frozenset(
     {
         "metadata",
@@ -182,6 +184,7 @@ class Passthrough:
         parts = urlsplit(account.base_url())
         self.host = parts.netloc
         self._begun: dict[tuple[str, str, Endpoint, bool], bytes] = {}
+        self._look_at = clock() + LOOK_S if in_files(account) else 0.0  # 0: never
         self.token = account.access_token(clock)
         self.client = Client(
             Origin(
@@ -225,6 +228,8 @@ class Passthrough:
 
     def _head(self, call: Call, deployment: Deployment, length: int, bearer: Sequence[tuple[str, str]]) -> bytes:
         key = (call.route, deployment.name, call.endpoint, call.stream)
+        if self._look_at and self.clock() >= self._look_at:  # a credential in a file may be another one
+            self._begun, self._look_at = {}, self.clock() + LOOK_S
         begun = self._begun.get(key)
         if begun is None:
             begun = self._begun[key] = self._begun_head(call, deployment)
@@ -279,6 +284,12 @@ class Passthrough:
         if self.token is not None:
             await self.token.aclose()
         await self.client.aclose()
+
+
+def in_files(account: Account) -> bool:
+    """Whether a secret of the account is in a file."""
+    secrets = [value for value in msgspec.structs.asdict(account).values() if isinstance(value, Secret)]
+    return any(secret.source.startswith("file:") for secret in secrets)
 
 
 def _bearer(token: str) -> Sequence[tuple[str, str]]:

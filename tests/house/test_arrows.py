@@ -10,6 +10,7 @@ LAYERS = """
 cli
 check environment remote schema screen
 serve
+reload
 app
 front
 endpoints.admin endpoints.inference endpoints.models endpoints.operations

@@ -139,7 +139,7 @@ async def test_what_is_known_of_a_deployment_that_stays_is_kept() -> None:
         await on.served.reload(document)
         lane = on.served.gateway.fleet.routes["r"].lanes["a"]
         assert lane.facts is before
-        assert lane.candidate(0.0).plain.ttft is not None
+        assert lane.look(0.0).plain.ttft is not None
         assert lane.deployment.price is not None
 
 
@@ -151,7 +151,7 @@ async def test_an_account_that_moved_keeps_its_spend_and_nothing_else() -> None:
         await ask(on.served)
         document["providers"]["a"]["url"] = on.b.url
         await on.served.reload(document)
-        found = on.served.gateway.fleet.routes["r"].lanes["a"].candidate(0.0)
+        found = on.served.gateway.fleet.routes["r"].lanes["a"].look(0.0)
         assert found.plain.ttft is None
         assert found.spent.day == found.spent_account.day > 0
 
