@@ -6,11 +6,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import load, machine
+from bench import load, machine, translated
 from bench.contender import Contender
 from bench.contenders import contenders
 from bench.contenders.nginx import Nginx
-from bench.report import Conditions, report
+from bench.report import SUBJECT, Conditions, report
 from bench.rounds import FULL, QUICK, Run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,8 +66,15 @@ def _measured(chosen: Sequence[Contender], left_out: Sequence[str], arguments: a
         run = Run(chosen, plan, machine.cores(), Path(folder), _say)
         run.plain(Nginx().binary)
         run.streams()
+        ours = next((contender for contender in chosen if contender.name == SUBJECT), None)
+        translation = _translation(ours, run, Path(folder)) if ours else None
     versions = [f"{contender.name} {contender.version()}" for contender in chosen]
-    return report(run, Conditions(machine.description(), machine.commit(ROOT), versions, left_out))
+    conditions = Conditions(machine.description(), machine.commit(ROOT), versions, left_out)
+    return report(run, conditions, translation)
+
+
+def _translation(ours: Contender, run: Run, folder: Path) -> translated.Translation:
+    return translated.measure(ours.binary, run.cores, folder, (run.plan.rounds, run.plan.seconds), _say)
 
 
 def _say(text: str) -> None:

@@ -84,9 +84,9 @@ class Streams(NamedTuple):
 
     core: int
 
-    def run(self, target: Target, streams: int, seconds: float) -> Figures:
+    def run(self, target: Target, streams: int, seconds: float, model: str = MODEL) -> Figures:
         """CPU of the contender an event, events a second, memory while all streams run. Raises RuntimeError."""
-        words: Sequence[str] = (str(target.port), KEY, MODEL, str(streams), f"{seconds:g}")
+        words: Sequence[str] = (str(target.port), KEY, model, str(streams), f"{seconds:g}")
         argv = ["taskset", "-c", str(self.core), sys.executable, "-m", "bench.stream_load", *words]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None

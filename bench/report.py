@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from bench.rounds import Run
+from bench.translated import Translation
 
 SUBJECT = "Arriero"
 BASE = "nginx"
@@ -45,12 +46,14 @@ class Conditions(NamedTuple):
     left_out: Sequence[str]
 
 
-def report(run: Run, conditions: Conditions) -> str:
+def report(run: Run, conditions: Conditions, translation: Translation | None) -> str:
     """The whole of RESULTS.md."""
     names = [contender.name for contender in run.chosen]
     parts = ["# Results of the bench", _conditions(run, conditions), _figures(run, names)]
     if SUBJECT in names and len(names) > 1:
         parts.append(_ratios(run, [name for name in names if name != SUBJECT]))
+    if translation is not None:
+        parts.append(_translated(translation))
     parts.append(_reading(run))
     return "\n\n".join(parts) + "\n"
 
@@ -97,6 +100,26 @@ def _ratios(run: Run, peers: Sequence[str]) -> str:
         more = [run.median(SUBJECT, f) - run.median(peer, f) for f in ("single_p50_us", "single_p99_us")]
         rows.append([peer, *(f"{ratio:.2f} x" for ratio in ratios), *(f"{us:+.0f}" for us in more)])
     return _table(heads, rows)
+
+
+def _translated(translation: Translation) -> str:
+    """What another dialect costs, against the first row, which passes through."""
+    base = translation.rows[0]
+    rows = [
+        [
+            row.cloud,
+            f"{row.call_us:.0f}",
+            f"{row.call_us / base.call_us:.2f} x",
+            f"{row.event_us:.1f}",
+            f"{row.event_us / base.event_us:.2f} x",
+        ]
+        for row in translation.rows
+    ]
+    heads = ["translation", "CPU us/call", "by pass-through", "CPU us/event", "by pass-through"]
+    return (
+        f"{_table(heads, rows)}\n\nThe clouds of the sandbox, 1 KB calls on 8 connections and 50 streams; OCI's calls "
+        f"are signed with RSA, of which one signature alone takes {translation.rsa_us:.0f} us here."
+    )
 
 
 def _reading(run: Run) -> str:

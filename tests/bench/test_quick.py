@@ -43,6 +43,9 @@ def test_a_quick_bench_measures_nginx_and_arriero_and_writes_their_ratio(tmp_pat
     assert all(number(cell) > 0 for cell in table["nginx"] + table["Arriero"])
     ratio = number(table["Arriero"][0]) / number(table["nginx"][0])
     assert number(table["by nginx"][0]) == pytest.approx(ratio, abs=0.01)
+    passed, bedrock = table["groq"], table["bedrock"]
+    assert number(bedrock[1]) == pytest.approx(number(bedrock[0]) / number(passed[0]), abs=0.02)
+    assert number(table["oci"][3]) > 0
 
 
 def test_an_unknown_contender_is_refused_by_name() -> None:
