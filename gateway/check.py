@@ -63,14 +63,17 @@ async def _reach(name: str, provider: Provider) -> str:
     client = getattr(provider, "client", None)
     if not isinstance(client, Client):
         return ""
-    parts = urlsplit(client.origin.url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    proxy, parts = client.origin.proxy, urlsplit(client.origin.url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    where = f"{host}:{port}"
+    if proxy is not None:  # only it knows what it can reach
+        host, port, where = proxy.host, proxy.port, f"the proxy {proxy.name}"
     try:
         async with asyncio.timeout(REACH_S):
-            _, writer = await asyncio.open_connection(parts.hostname, port)
+            _, writer = await asyncio.open_connection(host, port)
         writer.close()
     except (OSError, TimeoutError) as error:
-        return f"providers.{name}: {parts.hostname}:{port} cannot be reached: {_why(error)}"
+        return f"providers.{name}: {where} cannot be reached: {_why(error)}"
     return ""
 
 

@@ -194,7 +194,6 @@ LATER: Mapping[str, str] = {
     "hedge": "hedged calls",
     "on_break": "going on at another deployment after a break",
     "redis": "shared state in Redis",
-    "proxy": "forward proxies",
     "on_disconnect": "draining after the client left",
 }
 """Words of the design that this version does not offer yet: refused by name, never accepted and ignored."""

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.errors import FaultKind, UpstreamError
 from gateway.http1 import Incoming, Malformed
+from gateway.proxy import Proxy
 from gateway.types import Frozen
 
 WRITE_SLICE_BYTES = 262_144
@@ -38,11 +39,14 @@ class Timeouts(Frozen, frozen=True, forbid_unknown_fields=True):
 
 
 class Origin(Frozen, frozen=True, kw_only=True):
-    """Where to connect (`scheme://host[:port]`) and how. `idle_lifetime_s` is below the 5 s after which vLLM closes."""
+    """Where to connect (`scheme://host[:port]`) and how. `trust_system`: the system's authorities are good beside those
+    of `ca_file`. `idle_lifetime_s` is below the 5 s after which vLLM closes."""
 
     url: str
     max_connections: int = 1000
     ca_file: str | None = None
+    trust_system: bool = False
+    proxy: Proxy | None = None
     timeouts: Timeouts = Timeouts()
     idle_lifetime_s: float = 4.0
     max_answer_bytes: int = 64 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""How a connection to an origin is opened: name, address, TCP, TLS, all within one deadline; not how it is used.
+"""How a connection to an origin is opened: name, address, TCP, proxy, TLS, all in one deadline; not how it is used.
 
 Rule 1. Certificates and host names are always verified; there is no switch.
 Rule 2. Every failure is an UpstreamError with `sent=False`, and leaves no socket open.
@@ -13,14 +13,17 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.errors import FaultKind, UpstreamError
+from gateway.proxy import Proxy
+from gateway.tunnel import Answer, Tunnel
 
 RACE_DELAY_S = 0.25  # RFC 8305, 5: the recommended connection attempt delay
 
 P = TypeVar("P", bound=asyncio.Protocol)
+Q = TypeVar("Q", bound=asyncio.Protocol)
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 Address = tuple[int, SocketAddress]  # family first
 Opened = tuple[asyncio.Transport, P]
@@ -37,12 +40,20 @@ def split_url(url: str) -> tuple[bool, str, int]:
     return tls, parts.hostname, parts.port if parts.port is not None else 443 if tls else 80
 
 
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """TLS 1.2 or newer, HTTP/1.1 only, verified against `ca_file` or the system's authorities."""
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+class Trust(NamedTuple):
+    """Whose certificates are good: those of `ca_file`, of the system where none is said, of both with `system`."""
+
+    ca_file: str | None = None
+    system: bool = False
+
+    def context(self) -> ssl.SSLContext:
+        """TLS 1.2 or newer, HTTP/1.1 only."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.ca_file is not None and self.system:
+            context.load_default_certs()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        return context
 
 
 async def look_up(host: str, port: int) -> Sequence[Address]:
@@ -51,35 +62,51 @@ async def look_up(host: str, port: int) -> Sequence[Address]:
     return [(int(family), sockaddr) for family, _, _, _, sockaddr in found]
 
 
-class Dialer:
-    """Opens connections to one host and port. Owns what is known of its addresses."""
+SYSTEM = Trust()
 
-    def __init__(self, url: str, ca_file: str | None = None, look_up: LookUp = look_up) -> None:
-        tls, self.host, self.port = split_url(url)
-        self.name = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        self._tls = tls_context(ca_file) if tls else None
+
+class Dialer:
+    """Opens connections to one host and port, or to the proxy before it. Owns what is known of its addresses.
+
+    TLS goes through a tunnel of the proxy's. Plain HTTP it hands on by itself, if it is asked for the whole URL."""
+
+    def __init__(self, url: str, trust: Trust = SYSTEM, proxy: Proxy | None = None, look_up: LookUp = look_up) -> None:
+        secure, host, port = split_url(url)
+        self.name = self._way = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.host, self.port = host, port
+        self._tunnel: Tunnel | None = None
+        self._tls = trust.context() if secure else None
+        if proxy is not None:
+            self._way = f"{self.name} through the proxy {proxy.name}"
+            self.host, self.port = proxy.host, proxy.port
+            self._tunnel = Tunnel(proxy, self.name, host, self._tls) if self._tls else None
+            self._tls = Trust(trust.ca_file, system=True).context() if proxy.tls else None
         self._look_up = look_up
         self._good: Sequence[Address] = _literal(self.host, self.port)
         self._is_literal = bool(self._good)
         self._lookup: asyncio.Task[Sequence[Address]] | None = None
 
     async def dial(self, make: Callable[[], P], timeout_s: float) -> P:
-        """A connected protocol. Raises UpstreamError dns, refused, tls, connect_timeout."""
+        """A connected protocol. Raises UpstreamError dns, refused, tls, proxy, connect_timeout."""
         phase = "the name lookup"
         try:
             async with asyncio.timeout(timeout_s):
                 addresses = await self._addresses(timeout_s)
-                phase = "connecting with TLS" if self._tls else "connecting"
+                phase = "connecting with TLS" if self._secure else "connecting"
                 return await race([functools.partial(self._open, make, address) for address in interleave(addresses)])
         except TimeoutError:  # also a connect that the kernel gave up
             raise self._error("connect_timeout", f"{phase} took longer than {timeout_s:g} s") from None
         except UnicodeError:
             raise self._error("dns", "the name cannot be looked up") from None
         except OSError as error:
-            raise self._error(*_fault(error, self._tls is not None)) from None
+            raise self._error(*_fault(error, self._secure)) from None
+
+    @property
+    def _secure(self) -> bool:
+        return self._tls is not None or self._tunnel is not None
 
     def _error(self, kind: FaultKind, what: str) -> UpstreamError:
-        return UpstreamError(kind, f"{self.name}: {what}", sent=False)
+        return UpstreamError(kind, f"{self._way}: {what}", sent=False)
 
     async def _addresses(self, timeout_s: float) -> Sequence[Address]:
         if self._is_literal:
@@ -100,6 +127,12 @@ class Dialer:
 
     async def _open(self, make: Callable[[], P], address: Address) -> Opened[P]:
         """One connection, closed by the event loop itself if this is cancelled or fails half-way."""
+        if self._tunnel is None:
+            return await self._connected(make, address)
+        transport, answer = await self._connected(Answer, address)
+        return await self._tunnel.through(transport, answer, make)
+
+    async def _connected(self, make: Callable[[], Q], address: Address) -> Opened[Q]:
         family, (host, port, *_) = address
         name = self.host if self._tls else None
         return await asyncio.get_running_loop().create_connection(

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from msgspec import structs
 
@@ -15,6 +16,7 @@ from gateway.accounts import open_account
 from gateway.catalog import Catalog
 from gateway.config import NAME_RULE, Config, RouteConfig, is_name
 from gateway.errors import ConfigError
+from gateway.proxy import chosen
 
 POLICIES = ({"capability": {"missing": "emulate"}}, "context_window", "breaker", "headroom", "lowest_cost")
 """Those of a config that nobody wrote: what a cloud lacks is stood in for where that can be done."""
@@ -264,7 +266,7 @@ def _served_by_vllm(
     url: str, env: Mapping[str, str], catalog: Catalog, notes: list[str]
 ) -> list[tuple[str, dict[str, Any]]]:
     """What the server itself lists, or VLLM_MODEL, or Llama 3.1 8B with a note."""
-    models = [env["VLLM_MODEL"]] if env.get("VLLM_MODEL") else _listed(url, env.get("VLLM_API_KEY"))
+    models = [env["VLLM_MODEL"]] if env.get("VLLM_MODEL") else _listed(url, env)
     if not models:
         models = ["meta-llama/Llama-3.1-8B-Instruct"]
         notes.append(f"vllm: {url}/models does not answer; {models[0]} is assumed (say VLLM_MODEL)")
@@ -279,12 +281,14 @@ def _served_by_vllm(
     return served
 
 
-def _listed(url: str, key: str | None) -> list[str]:
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as the gateway itself will call it
+def _listed(url: str, env: Mapping[str, str]) -> list[str]:
+    headers = {"authorization": f"Bearer {env['VLLM_API_KEY']}"} if env.get("VLLM_API_KEY") else {}
     try:
+        proxy = chosen(url, None, env)
+        way = {urlsplit(url).scheme: proxy.url()} if proxy else {}
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler(way))  # as the gateway itself will call it
         request = urllib.request.Request(f"{url}/models", headers=headers)  # noqa: S310  (the operator's URL)
-        with straight.open(request, timeout=VLLM_WAIT_S) as response:
+        with opener.open(request, timeout=VLLM_WAIT_S) as response:
             return [str(model["id"]) for model in json.loads(response.read(MAX_LIST_BYTES))["data"]]
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         return []

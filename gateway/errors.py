@@ -13,6 +13,7 @@ FaultKind = Literal[
     "refused",  # connection refused, unreachable
     "dns",  # the name does not resolve
     "tls",  # handshake or certificate
+    "proxy",  # a forward proxy on the way said no, or nonsense
     "connect_timeout",
     "pool_timeout",  # every connection of the account is busy
     "first_byte_timeout",

@@ -60,6 +60,7 @@ BY_KIND: Mapping[FaultKind, Outcome] = {
     "refused": Outcome("refused", "cloud"),
     "dns": Outcome("dns", "cloud"),
     "tls": Outcome("tls", "cloud"),
+    "proxy": Outcome("proxy", "cloud"),
     "connect_timeout": _timeout("connect_timeout"),
     "pool_timeout": Outcome("pool_timeout", "cloud", 503),
     "first_byte_timeout": _timeout("first_byte_timeout"),

@@ -10,8 +10,9 @@ import time
 from typing import NoReturn
 
 from gateway.connection import PIECE, TIMER_SLACK_S, WHOLE, Clock, Connection, Origin, Phase, Timeouts
-from gateway.dial import Dialer
+from gateway.dial import Dialer, Trust
 from gateway.errors import UpstreamError
+from gateway.forward import HandedOn
 from gateway.http1 import Incoming, begun_head, ended_head, request_head
 from gateway.pool import Pool
 
@@ -122,7 +123,9 @@ class Client:
         self.origin = origin
         self.timeouts = origin.timeouts
         self.clock = clock
-        self._dialer = Dialer(origin.url, origin.ca_file)
+        self._dialer = Dialer(origin.url, Trust(origin.ca_file, origin.trust_system), origin.proxy)
+        plain = origin.proxy is not None and origin.url.startswith("http:")
+        self._kind: type[Connection] = HandedOn if plain else Connection
         self.name = self._dialer.name
         self._pool: Pool[Connection] = Pool(origin.max_connections)
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -281,7 +284,7 @@ class Client:
             raise
 
     def _make(self) -> Connection:
-        return Connection(self.origin, self.name, self.clock, self._on_gone)
+        return self._kind(self.origin, self.name, self.clock, self._on_gone)
 
     def _sweep_later(self, delay_s: float) -> None:
         self._sweep_timer = asyncio.get_running_loop().call_later(max(delay_s, 0.01), self._on_sweep)

@@ -85,7 +85,9 @@ class Azure(OpenAI, frozen=True, kw_only=True):
         return [secret.reveal() for secret in (self.api_key, self.token, own) if secret]
 
     def access_token(self, clock: Callable[[], float]) -> AccessToken | None:
-        return AccessToken(Identity(self.entra, self.url_form() == "serverless"), clock) if self.entra else None
+        if self.entra is None:
+            return None
+        return AccessToken(Identity(self.entra, self.url_form() == "serverless", reach=self.token_origin), clock)
 
     def changes(self, call: Call, deployment: Deployment) -> Mapping[str, bytes | None]:
         """`stream_options` is not in the reference of the two inference forms: `extra-parameters` carries it there."""

@@ -19,7 +19,7 @@ import msgspec
 from gateway.account import Account, Section
 from gateway.errors import UpstreamError
 from gateway.secret import Secret
-from gateway.transport import Client, Origin, Response, request_head
+from gateway.transport import Client, Response, request_head
 from gateway.types import Call, Deployment, Observed, Provider, Reply
 from providers import _bedrock_answer, _bedrock_errors
 from providers._bedrock_request import OFFERS, converse, encoded
@@ -125,15 +125,7 @@ class Runtime:
         parts = urlsplit(account.base_url())
         self.host, self.base_path = parts.netloc, parts.path
         self.scope = Scope(account.region or "", SIGNING_NAME)
-        self.client = Client(
-            Origin(
-                url=f"{parts.scheme}://{parts.netloc}",
-                max_connections=account.max_connections,
-                ca_file=account.ca_file,
-                timeouts=account.timeouts,
-            ),
-            clock,
-        )
+        self.client = Client(account.origin(account.base_url()), clock)
 
     @property
     def secrets(self) -> Sequence[str]:

@@ -66,8 +66,8 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
     def access_token(self, clock: Callable[[], float]) -> AccessToken | None:
         if self.client_id is None or self.client_secret is None:
             return None
-        principal = ServicePrincipal(self.base_url(), self.client_id, self.client_secret, self.ca_file, clock)
-        return AccessToken(principal, clock)
+        origin = self.token_origin(self.base_url())
+        return AccessToken(ServicePrincipal(origin, self.client_id, self.client_secret, clock), clock)
 
 
 def _with_parameters(raw: bytes) -> bytes | None:

@@ -45,6 +45,11 @@ class LiteLLM(Account, frozen=True, kw_only=True):
     api_key: Secret | None = None
     options: dict[str, str] = {}  # noqa: RUF012  (msgspec copies it)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.proxy is not None:
+            raise ValueError("'proxy' is not for litellm, which takes HTTPS_PROXY and NO_PROXY from the environment")
+
     def open(self, name: str, clock: Callable[[], float] = time.monotonic) -> Provider:
         """Raises ValueError when litellm is not installed."""
         if importlib.util.find_spec("litellm") is None:

@@ -19,7 +19,7 @@ import msgspec
 from gateway.account import Account
 from gateway.errors import UpstreamError
 from gateway.secret import Pem, Secret
-from gateway.transport import Client, Origin, Response, request_head
+from gateway.transport import Client, Response, request_head
 from gateway.types import Call, Deployment, Observed, Provider, Reply
 from providers import _oci_realms as realms
 from providers._completion import Chunks
@@ -126,6 +126,7 @@ class OCI(Account, frozen=True, kw_only=True):
             trust=self.trust,
             timeouts=self.timeouts,
             max_connections=self.max_connections,
+            proxy=self.proxy,
             ca_file=self.ca_file,
             stream_end=self.stream_end,
         )
@@ -138,7 +139,7 @@ def _signer(account: OCI, clock: Callable[[], float], env: Mapping[str, str]) ->
 
     region = account.region or env.get("OCI_REGION") or None
     pass_phrase = account.pass_phrase.reveal() if account.pass_phrase else None
-    auth = account.auth
+    auth, reach = account.auth, account.token_origin
     if account.key or account.key_file:
         reveal = account.key.reveal if account.key else None
         kept = keys.ApiKey(
@@ -149,7 +150,7 @@ def _signer(account: OCI, clock: Callable[[], float], env: Mapping[str, str]) ->
         return keys.Files(keys.resource_principal(env), clock), region or env.get("OCI_RESOURCE_PRINCIPAL_REGION")
     if auth == "instance_principal":
         metadata_url = account.metadata_url or env.get("OCI_METADATA_BASE_URL") or tokens.METADATA_URL
-        return tokens.InstancePrincipal(metadata_url, account.auth_url(region), clock), region
+        return tokens.InstancePrincipal(metadata_url, account.auth_url(region), clock, reach=reach), region
     if auth == "oke_workload_identity":
         region = region or env.get("OCI_RESOURCE_PRINCIPAL_REGION")
         return tokens.workload(account.workload_url, env, clock), region
@@ -177,15 +178,7 @@ class Generic:
         self._signed = signed
         parts = urlsplit(base_url)
         self.host, self.target = parts.netloc, parts.path + CHAT_PATH
-        self.client = Client(
-            Origin(
-                url=f"{parts.scheme}://{parts.netloc}",
-                max_connections=account.max_connections,
-                ca_file=account.ca_file,
-                timeouts=account.timeouts,
-            ),
-            clock,
-        )
+        self.client = Client(account.origin(base_url), clock)
 
     @property
     def secrets(self) -> Sequence[str]:

@@ -18,7 +18,7 @@ from gateway.errors import Detail, UpstreamError
 from gateway.outcome import go_duration_s
 from gateway.peek import rewrite, spans
 from gateway.secret import Secret
-from gateway.transport import Client, Origin, Response, begun_head, ended_head, request_head
+from gateway.transport import Client, Response, begun_head, ended_head, request_head
 from gateway.types import Call, Deployment, Endpoint, Observed, Provider, Reply, Room
 from providers.credentials.access_token import AccessToken
 
@@ -186,15 +186,7 @@ class Passthrough:
         self._begun: dict[tuple[str, str, Endpoint, bool], bytes] = {}
         self._look_at = clock() + LOOK_S if in_files(account) else 0.0  # 0: never
         self.token = account.access_token(clock)
-        self.client = Client(
-            Origin(
-                url=f"{parts.scheme}://{parts.netloc}",
-                max_connections=account.max_connections,
-                ca_file=account.ca_file,
-                timeouts=account.timeouts,
-            ),
-            clock,
-        )
+        self.client = Client(account.origin(account.base_url()), clock)
 
     @property
     def secrets(self) -> Sequence[str]:

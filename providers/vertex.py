@@ -54,7 +54,7 @@ class Vertex(OpenAI, frozen=True, kw_only=True):
         return [self.token.reveal()] if self.token else []
 
     def access_token(self, clock: Callable[[], float]) -> AccessToken | None:
-        return None if self.token else AccessToken(Google(self.credentials_file), clock)
+        return None if self.token else AccessToken(Google(self.credentials_file, reach=self.token_origin), clock)
 
     def reply(self, call: Call, response: Response) -> Reply:
         if call.stream:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.account import Section
+from gateway.account import USUAL, Reach, Section
 from gateway.secret import Secret
 from providers.credentials.access_token import file_stamp, unavailable
+from providers.credentials.session import session
 from providers.credentials.tokens import Lease
 
 INSTALL = "'entra' needs azure-identity: pip install 'arriero[azure]'"
@@ -72,11 +73,14 @@ class Entra(Section, frozen=True, kw_only=True):
 class Identity:
     """A Source of access_token.py."""
 
-    def __init__(self, entra: Entra, serverless: bool, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, entra: Entra, serverless: bool, wall: Callable[[], float] = time.time, reach: Reach = USUAL
+    ) -> None:
         """Raises ValueError when azure-identity is not installed."""
         if not _installed():
             raise ValueError(INSTALL)
         self._entra, self._wall, self._scope = entra, wall, entra.scope_for(serverless)
+        self._reach = reach
 
     def stamp(self) -> object:
         entra = self._entra
@@ -93,7 +97,8 @@ class Identity:
         import azure.identity
 
         try:
-            with _credential(self._entra) as credential:  # made anew: an old one would give the token that it keeps
+            with session(self._reach) as opened, _credential(self._entra, opened) as credential:
+                # made anew: an old one would give the token that it keeps
                 found = credential.get_token(self._scope)
         except azure.identity.CredentialUnavailableError as error:
             raise unavailable(f"found no Entra credentials; looked at {self._where()}") from error
@@ -120,11 +125,12 @@ def _installed() -> bool:
         return False
 
 
-def _credential(entra: Entra) -> Any:
+def _credential(entra: Entra, opened: Any) -> Any:
     from azure import identity
+    from azure.core.pipeline import transport
 
     known: Any = identity
-    options: dict[str, Any] = dict(LIMITS)
+    options: dict[str, Any] = {**LIMITS, "transport": transport.RequestsTransport(session=opened, session_owner=False)}
     if entra.authority is not None:  # it is the operator's word: nobody else is asked whether it is Microsoft's
         options |= {"authority": f"https://{entra.host()}", "disable_instance_discovery": True}
     if entra.client_secret is not None:

@@ -3,6 +3,7 @@
 Source: docs.databricks.com OAuth machine-to-machine; litellm 1.109.1 `common_utils`. Run against the sandbox only."""
 
 import base64
+import time
 from collections.abc import Callable
 from urllib.parse import urlencode, urlsplit
 
@@ -10,7 +11,7 @@ import msgspec
 
 from gateway.errors import UpstreamError
 from gateway.secret import Secret
-from gateway.transport import Client, Origin, Timeouts, request_head
+from gateway.transport import Client, Origin, request_head
 from providers.credentials.access_token import oauth_code, unavailable
 from providers.credentials.tokens import Lease
 
@@ -27,12 +28,10 @@ class ServicePrincipal:
     """A Source of access_token.py. The secret is read anew for every token."""
 
     def __init__(
-        self, url: str, client_id: str, secret: Secret, ca_file: str | None, clock: Callable[[], float]
+        self, origin: Origin, client_id: str, secret: Secret, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        parts = urlsplit(url)
-        self._client_id, self._secret, self._host = client_id, secret, parts.netloc
-        timeouts = Timeouts(connect_s=5.0, first_byte_s=10.0, idle_s=10.0, total_s=15.0)
-        origin = Origin(url=f"{parts.scheme}://{parts.netloc}", max_connections=2, ca_file=ca_file, timeouts=timeouts)
+        """`origin` is the workspace's."""
+        self._client_id, self._secret, self._host = client_id, secret, urlsplit(origin.url).netloc
         self._client = Client(origin, clock)
 
     def stamp(self) -> object:

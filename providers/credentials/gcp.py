@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.account import USUAL, Reach
 from gateway.errors import UpstreamError
 from providers.credentials.access_token import file_stamp, oauth_code, unavailable
+from providers.credentials.session import session
 from providers.credentials.tokens import Lease
 
 INSTALL = "without 'token' Google's credentials need google-auth: pip install 'arriero[gcp]'"
@@ -29,11 +31,11 @@ REQUEST_S = 8.0
 class Google:
     """A Source of access_token.py: a credentials file of any kind that Google issues, or the chain without one."""
 
-    def __init__(self, file: str | None, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, file: str | None, wall: Callable[[], float] = time.time, reach: Reach = USUAL) -> None:
         """Raises ValueError when google-auth is not installed."""
         if not _installed():
             raise ValueError(INSTALL)
-        self._file, self._wall = file, wall
+        self._file, self._wall, self._reach = file, wall, reach
 
     def _path(self) -> str | None:
         """The file that counts; None where the chain goes past files."""
@@ -52,11 +54,10 @@ class Google:
     def _ask(self) -> Lease[str]:
         """A new token. In a thread: blocks on files and the network. Raises UpstreamError."""
         import google.auth.exceptions
-        import requests
 
         path = self._path()
-        with requests.Session() as session:
-            request = _limited(session)
+        with session(self._reach) as opened:
+            request = _limited(opened)
             try:
                 credentials = _load(path) if path else _from_metadata(request)
             except (google.auth.exceptions.GoogleAuthError, OSError, ValueError, KeyError, TypeError) as error:
@@ -152,12 +153,12 @@ def _from_metadata(request: Any) -> Any:
     return google.auth.default(scopes=[SCOPE], request=request)[0]
 
 
-def _limited(session: Any) -> Any:
+def _limited(opened: Any) -> Any:
     """Google's transport over requests, which its part for the metadata server needs anyhow, with a limit of ours."""
     import google.auth.transport.requests
 
     known: Any = google.auth.transport.requests
-    request = known.Request(session=session)
+    request = known.Request(session=opened)
 
     def limited(*args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         return request(*args, timeout=min(timeout or REQUEST_S, REQUEST_S), **kwargs)

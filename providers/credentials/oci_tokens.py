@@ -19,8 +19,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from gateway.account import TOKEN_TIMEOUTS, USUAL, Reach
 from gateway.errors import UpstreamError
-from gateway.transport import Client, Origin, Timeouts, request_head
+from gateway.transport import Client, Origin, request_head
 from providers.credentials.oci import Identity, load_key, signed
 from providers.credentials.tokens import Lease, Refresher
 
@@ -51,11 +52,8 @@ class Place(NamedTuple):
     path: str
 
 
-def place(url: str, clock: Callable[[], float], ca_file: str | None = None) -> Place:
-    """Raises ValueError for a CA file that cannot be used."""
+def place(url: str, origin: Origin, clock: Callable[[], float]) -> Place:
     parts = urlsplit(url)
-    timeouts = Timeouts(connect_s=5.0, first_byte_s=10.0, idle_s=10.0, total_s=15.0)
-    origin = Origin(url=f"{parts.scheme}://{parts.netloc}", max_connections=4, ca_file=ca_file, timeouts=timeouts)
     return Place(Client(origin, clock), parts.netloc, parts.path.rstrip("/"))
 
 
@@ -133,8 +131,10 @@ class InstancePrincipal(_Refreshed):
         federation_url: str,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        reach: Reach = USUAL,
     ) -> None:
-        self._metadata, self._federation = place(metadata_url, clock), place(federation_url, clock)
+        self._metadata = place(metadata_url, reach(metadata_url), clock)
+        self._federation = place(federation_url, reach(federation_url), clock)
         super().__init__(clock, wall, [self._metadata, self._federation])
 
     async def _fetch(self) -> Lease[Identity]:
@@ -201,7 +201,9 @@ class WorkloadIdentity(_Refreshed):
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._endpoint, self._token_file = place(url, clock, ca_file), token_file
+        parts = urlsplit(url)
+        origin = Origin(url=f"{parts.scheme}://{parts.netloc}", ca_file=ca_file, timeouts=TOKEN_TIMEOUTS)  # no proxy
+        self._endpoint, self._token_file = place(url, origin, clock), token_file
         super().__init__(clock, wall, [self._endpoint])
 
     async def _fetch(self) -> Lease[Identity]:

@@ -243,7 +243,15 @@ ACCOUNTS = [
     (account("timeouts: {total_s: .nan}"), "providers.a.timeouts.total_s: must be above 0, not nan"),
     (account("ca_file: /no/such"), "providers.a.ca_file: /no/such cannot be read: No such file or directory"),
     (account("ca_file: /dev/null"), "providers.a.ca_file: /dev/null holds no certificates in PEM form"),
-    (account("proxy: 'http://x'"), f"providers.a.proxy: 'proxy' (forward proxies) {NOT_YET}"),
+    (
+        account("proxy: 'socks5://me:pw@x:1'"),
+        "providers.a: 'proxy' must be http://host:port or https://host:port, perhaps with user:password@ "
+        "(percent-encoded) before the host; or none",
+    ),
+    (
+        account("proxy: 'http://x:1'", "litellm"),
+        "providers.a: 'proxy' is not for litellm, which takes HTTPS_PROXY and NO_PROXY from the environment",
+    ),
     (
         account("on_disconnect: drain"),
         f"providers.a.on_disconnect: 'on_disconnect' (draining after the client left) {NOT_YET}",

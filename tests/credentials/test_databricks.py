@@ -1,10 +1,9 @@
 """Databricks' tokens for service principals, at the sandbox's token endpoint and at servers that misbehave."""
 
-import time
-
 import pytest
 from aiohttp import web
 
+from gateway.account import Account
 from gateway.errors import UpstreamError
 from gateway.secret import Secret
 from providers.credentials.databricks import ServicePrincipal
@@ -14,7 +13,7 @@ from tests.credentials.servers import listening
 
 
 def principal(url: str, secret: str = CLIENT_SECRET) -> ServicePrincipal:
-    return ServicePrincipal(url, CLIENT_ID, Secret(secret), None, time.monotonic)
+    return ServicePrincipal(Account().token_origin(url), CLIENT_ID, Secret(secret))
 
 
 async def test_a_token_is_had_for_the_id_and_the_secret() -> None:

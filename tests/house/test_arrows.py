@@ -26,11 +26,13 @@ ledger.database
 answer config live log metrics plugins purses router yaml_file
 allowance
 account bound catalog health probe tally
-keyformat ledger.place peek prices secret sse transport
+keyformat ledger.place peek prices sse transport
+forward
 book connection dial
-buckets http1 outcome pool
+buckets http1 outcome pool tunnel
 types
-errors
+proxy
+errors secret
 """
 """The core from the top down: a module may import those of the lines below its own, none of its own line."""
 
