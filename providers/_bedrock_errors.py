@@ -36,6 +36,9 @@ STATUSES: Mapping[str, int] = {
 EXPIRED = frozenset({"ExpiredTokenException", "UnrecognizedClientException"})
 """Refusals that another credential may not meet: the one sent has expired or was taken back."""
 
+UNTIMELY = frozenset({"InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch"})
+"""Refusals that a wrong clock of ours may have caused: botocore's `_CLOCK_SKEW_CODES` has more of other services."""
+
 OVERFLOW_WORDS = ("input is too long", "maximum context length", "prompt is too long", "context window")
 GONE_WORDS = (
     "on-demand throughput",

@@ -1,13 +1,15 @@
 """AWS Bedrock through Converse and ConverseStream: OpenAI's chat in and out, signed with AWS keys or an API key.
 
 Rule 1. What Converse does is in _bedrock_request.py and _bedrock_answer.py; what it lacks is in _emulation.py.
-Rule 2. A credential that has expired early is fetched anew and the request sent once more; nothing else is repeated.
+Rule 2. A credential that has expired early is fetched anew, a clock that is wrong set by AWS's, and the request sent
+        once more; nothing else is repeated.
 
 Sources: botocore 1.44.5 (service model, endpoints), docs.aws conversation-inference."""
 
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ from providers._completion import Chunks
 from providers._emulation import Fields, Identity, Translator, Whole, Word, answer, plan
 from providers.credentials import aws
 from providers.credentials.sigv4 import Keys, Scope, signed_headers
+from providers.credentials.skew import CloudClock
 
 SIGNING_NAME = "bedrock"
 EMULATES = frozenset({"stream_tools", "n", "stop", "json_object", "json_schema", "parallel_tools"})
@@ -55,11 +58,13 @@ class Guardrail(Section, frozen=True, kw_only=True):
     stream: Literal["sync", "async"] = "sync"
 
 
+_is_role = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}").fullmatch
 Region = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{4,32}(?!\n)$", description="an AWS region such as us-east-1")]
 
 
 class Bedrock(Account, frozen=True, kw_only=True):
-    """Credentials: `api_key`, or `access_key_id` with `secret_access_key`; else as AWS's own tools find them.
+    """Credentials: `api_key`, or `access_key_id` with `secret_access_key`; else as AWS's own tools find them. With
+    `role_arn` (and perhaps `external_id`) the keys are those of a role that is taken on with them.
 
     `region` is AWS_REGION's unless said. `emulates` are the features that the gateway may stand in for."""
 
@@ -69,6 +74,8 @@ class Bedrock(Account, frozen=True, kw_only=True):
     secret_access_key: Secret | None = None
     session_token: Secret | None = None
     profile: str | None = None
+    role_arn: str | None = None
+    external_id: str | None = None
     fips: bool = False
     guardrail: Guardrail | None = None
     emulates: frozenset[str] = EMULATES
@@ -86,6 +93,12 @@ class Bedrock(Account, frozen=True, kw_only=True):
             raise ValueError("'access_key_id' and 'secret_access_key' must be given together")
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError("'session_token' needs 'access_key_id' and 'secret_access_key'")
+        if self.external_id is not None and self.role_arn is None:
+            raise ValueError("'external_id' needs 'role_arn'")
+        if self.role_arn is not None and self.api_key is not None:
+            raise ValueError("needs one of 'api_key' and 'role_arn', not both")
+        if self.role_arn is not None and not _is_role(self.role_arn):
+            raise ValueError("'role_arn' must be a role's, such as arn:aws:iam::123456789012:role/llama")
         if unknown := self.emulates - EMULATES:
             raise ValueError(f"'emulates' may hold {', '.join(sorted(EMULATES))}, not '{min(unknown)}'")
 
@@ -96,14 +109,21 @@ class Bedrock(Account, frozen=True, kw_only=True):
         return f"https://bedrock-runtime{'-fips' if self.fips else ''}.{self.region}.{suffix}"
 
     def source(self, clock: Callable[[], float]) -> aws.Source:
-        """Raises ValueError when AWS's chain is needed and botocore is not installed."""
+        """Raises ValueError when AWS's chain or STS is needed and botocore is not installed."""
         if self.api_key is not None:
             return aws.bearer(self.api_key)
+        own = None
         if self.access_key_id is not None and self.secret_access_key is not None:
-            return aws.static(self.access_key_id, self.secret_access_key, self.session_token)
+            own = aws.said(self.access_key_id, self.secret_access_key, self.session_token)
+        network = aws.Network(self.proxy, self.ca_file, self.fips)
+        if self.role_arn is not None:
+            role = aws.Role(self.role_arn, self.region or "", self.external_id, keys=own)
+            return aws.Chain(self.profile, clock, network=network, role=role)
+        if own is not None:
+            return aws.Fixed(own)
         if self.profile is None and os.environ.get(aws.BEARER):
             return aws.bearer(Secret(f"env:{aws.BEARER}"))
-        return aws.Chain(self.profile, clock)
+        return aws.Chain(self.profile, clock, network=network)
 
     def open(self, name: str, clock: Callable[[], float] = time.monotonic) -> Provider:
         return Runtime(self, clock, self.source(clock))
@@ -121,7 +141,8 @@ class Runtime:
         source: aws.Source,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.account, self.clock, self.source, self.wall = account, clock, source, wall
+        self.account, self.clock, self.source = account, clock, source
+        self.wall = CloudClock(wall)
         parts = urlsplit(account.base_url())
         self.host, self.base_path = parts.netloc, parts.path
         self.scope = Scope(account.region or "", SIGNING_NAME)
@@ -144,20 +165,27 @@ class Runtime:
 
     async def post(self, target: str, accept: str, body: bytes, deadline: float) -> Response:
         """A good answer's head. Raises UpstreamError for any other."""
-        credential = await self.source.get()
+        credential, signed_at = await self.source.get(), self.wall()
         response = await self._request(target, accept, body, credential, deadline)
         if response.status == 200:
             return response
         refused = await _refused(response)
-        if _bedrock_errors.name_of(refused) not in _bedrock_errors.EXPIRED:
-            raise refused
-        other = await self.source.renew(credential)
+        other = await self._remedy(refused, credential, signed_at)
         if other is None:
             raise refused
         response = await self._request(target, accept, body, other, deadline)
         if response.status == 200:
             return response
         raise await _refused(response)
+
+    async def _remedy(
+        self, refused: UpstreamError, credential: aws.Credential, signed_at: float
+    ) -> aws.Credential | None:
+        """What to sign with once more, None where that would change nothing."""
+        name = _bedrock_errors.name_of(refused)
+        if name in _bedrock_errors.UNTIMELY and isinstance(credential, Keys):
+            return credential if self.wall.learn(refused.headers, signed_at) else None
+        return await self.source.renew(credential) if name in _bedrock_errors.EXPIRED else None
 
     async def _request(
         self, target: str, accept: str, body: bytes, credential: aws.Credential, deadline: float

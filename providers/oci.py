@@ -28,6 +28,7 @@ from providers._emulation import Identity as Name
 from providers._oci_answer import Asked, completion, whole
 from providers._oci_request import OFFERS, Place, Translated, translate
 from providers._oci_stream import Translator
+from providers.credentials.skew import CloudClock
 from providers.openai import OpenAI, read_detail
 
 if TYPE_CHECKING:
@@ -174,7 +175,8 @@ class Generic:
     ) -> None:
         from providers.credentials.oci import signed  # late: `cryptography` is an extra
 
-        self.account, self.source, self.clock, self.wall = account, source, clock, wall
+        self.account, self.source, self.clock = account, source, clock
+        self.wall = CloudClock(wall)
         self._signed = signed
         parts = urlsplit(base_url)
         self.host, self.target = parts.netloc, parts.path + CHAT_PATH
@@ -201,17 +203,21 @@ class Generic:
         return await answer(call, deployment, todo, native, Name(asked.id, asked.created, asked.model))
 
     async def sent(self, call: Call, body: bytes, trace: str) -> Response:
-        """A good answer. A first 401 is tried again if there is another identity. Raises UpstreamError."""
-        identity = await self.source.get()
+        """A good answer. A first 401 is tried again by Oracle's clock or another identity. Raises UpstreamError."""
+        identity, signed_at = await self.source.get(), self.wall()
         response = await self.client.request(self._head(call, identity, body, trace), body, call.deadline)
-        if response.status == 401 and (renewed := await self._renewed(response, identity)) is not None:
+        if response.status == 401 and (renewed := await self._renewed(response, identity, signed_at)) is not None:
             response = await self.client.request(self._head(call, renewed, body, trace), body, call.deadline)
         if response.status != 200:
             raise await _refused(response)
         return response
 
-    async def _renewed(self, response: Response, identity: "Identity") -> "Identity | None":
-        """Another identity than the refused one; then the refusal is done with."""
+    async def _renewed(self, response: Response, identity: "Identity", signed_at: float) -> "Identity | None":
+        """Who signs once more, if that may help; then the refusal is done with. Oracle does not say that it was the
+        date, which may be five minutes off: its own tells."""
+        if self.wall.learn(response.headers, signed_at):
+            response.close()
+            return identity
         try:
             renewed = await self.source.renew(identity)
         except BaseException:

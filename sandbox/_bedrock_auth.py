@@ -49,12 +49,12 @@ def keys_of(token: str) -> Keys:
     return Keys(f"ASIA{digest[:8].hex().upper()}", base64.b64encode(digest[8:38]).decode(), token)
 
 
-def authorize(request: Request, site: Site) -> None:
-    """Raises Refusal unless the request carries the box's API key or a good signature by its keys."""
+def authorize(request: Request, site: Site, service: str = "bedrock") -> None:
+    """Raises Refusal unless the request carries the box's API key or a good signature by its keys for the service."""
     said = request.headers.get("authorization", "")
     if not said:
         raise exception("MissingAuthenticationTokenException", 403, "Missing Authentication Token")
-    if said.startswith("Bearer "):
+    if said.startswith("Bearer ") and service == "bedrock":
         if not hmac.compare_digest(said.removeprefix("Bearer "), API_KEY):
             message = "Authentication failed: Please make sure your API Key is valid."
             raise exception("AccessDeniedException", 403, message)
@@ -65,9 +65,9 @@ def authorize(request: Request, site: Site) -> None:
         raise exception("IncompleteSignatureException", 403, message)
     keys = _keys(found["credential"].split("/")[0], request.headers.get("x-amz-security-token"), site)
     stamp = _stamp(request.headers, site)
-    _check_scope(found["credential"].split("/")[1:], stamp)
+    _check_scope(found["credential"].split("/")[1:], stamp, service)
     _check_names(found["names"].split(";"), request.headers)
-    wanted = signature(request, found["names"].split(";"), stamp, keys.secret)
+    wanted = signature(request, found["names"].split(";"), f"{stamp}/{REGION}/{service}", keys.secret)
     if not hmac.compare_digest(wanted, found["signature"]):
         message = (
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
@@ -109,7 +109,7 @@ def _iso(seconds: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
 
 
-def _check_scope(scope: list[str], stamp: str) -> None:
+def _check_scope(scope: list[str], stamp: str, wanted: str) -> None:
     day, region, service, end = scope if len(scope) == 4 else ("", "", "", "")
     if day != stamp[:8]:
         message = (
@@ -118,8 +118,8 @@ def _check_scope(scope: list[str], stamp: str) -> None:
         )
     elif region != REGION:
         message = "Credential should be scoped to a valid region. "
-    elif service != "bedrock":
-        message = "Credential should be scoped to correct service: 'bedrock'. "
+    elif service != wanted:
+        message = f"Credential should be scoped to correct service: '{wanted}'. "
     elif end != "aws4_request":
         message = f"Credential should be scoped with a valid terminator: 'aws4_request', not '{end}'."
     else:
@@ -138,8 +138,9 @@ def _check_names(names: list[str], headers: Mapping[str, str]) -> None:
         raise exception("AccessDeniedException", 403, message)
 
 
-def signature(request: Request, names: list[str], stamp: str, secret: str) -> str:
-    """The signature that this very request ought to carry."""
+def signature(request: Request, names: list[str], stamped: str, secret: str) -> str:
+    """The signature that this very request ought to carry; `stamped` is time, region and service."""
+    stamp, _, where = stamped.partition("/")
     query = "&".join(sorted(f"{quote(k, safe='-_.~')}={quote(v, safe='-_.~')}" for k, v in request.query.items()))
     lines = [f"{name}:{' '.join(request.headers.get(name, '').split())}" for name in names]
     canonical = "\n".join(
@@ -153,7 +154,7 @@ def signature(request: Request, names: list[str], stamp: str, secret: str) -> st
             hashlib.sha256(request.body).hexdigest(),
         )
     )
-    scope = f"{stamp[:8]}/{REGION}/bedrock/aws4_request"
+    scope = f"{stamp[:8]}/{where}/aws4_request"
     to_sign = "\n".join(("AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode("latin-1")).hexdigest()))
     key = b"AWS4" + secret.encode()
     for part in scope.split("/"):

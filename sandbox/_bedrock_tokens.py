@@ -1,4 +1,4 @@
-"""Where AWS's own tools get keys that expire: the container's and the instance's endpoints, and STS for web identities.
+"""Where AWS's own tools get keys that expire: the container's and the instance's endpoints, and STS for roles.
 
 Sources: botocore 1.44.5 (ContainerMetadataFetcher, InstanceMetadataFetcher, service model sts); the answers are theirs.
 """
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
-from sandbox._bedrock_auth import ACCOUNT_ID, keys_of
+from sandbox._bedrock_auth import ACCOUNT_ID, authorize, keys_of
 from sandbox.cloud import json_reply
 from sandbox.oauth import issue
 from sandbox.site import Site
@@ -17,6 +17,7 @@ ROLE = "arriero-sandbox"
 ROLE_ARN = f"arn:aws:iam::{ACCOUNT_ID}:role/{ROLE}"
 CONTAINER_PATH = "/v2/credentials/sandbox"
 CONTAINER_AUTHORIZATION = "sandbox-container-token"
+EXTERNAL_ID = "sandbox-external-id"
 WEB_IDENTITY = "sandbox-web-identity-token"
 _METADATA = "/latest/meta-data/iam/security-credentials/"
 _SESSION = "/latest/api/token"
@@ -68,22 +69,35 @@ def _in_session(request: Request) -> None:
         raise Refusal(401, "Unauthorized")
 
 
-def _web_identity(request: Request, site: Site) -> Reply:
-    """STS's AssumeRoleWithWebIdentity, as Kubernetes' service accounts use it."""
+def _sts_answer(request: Request, site: Site) -> Reply:
+    """STS: AssumeRoleWithWebIdentity, as Kubernetes' service accounts use it, and AssumeRole, signed by who may."""
     said = dict(parse_qsl(request.body.decode("utf-8", "replace")))
-    if said.get("Action") != "AssumeRoleWithWebIdentity" or said.get("RoleArn") != ROLE_ARN:
-        raise _sts("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
-    if said.get("WebIdentityToken") != WEB_IDENTITY:
+    action = said.get("Action", "")
+    if action not in ("AssumeRole", "AssumeRoleWithWebIdentity") or said.get("RoleArn") != ROLE_ARN:
+        raise _sts("AccessDenied", f"Not authorized to perform sts:{action}")
+    if action == "AssumeRole":
+        _check_assuming(request, site, said)
+    elif said.get("WebIdentityToken") != WEB_IDENTITY:
         raise _sts("InvalidIdentityToken", "No OpenIDConnect provider found in your account")
     found = _issued(site)
     credentials = "".join(f"<{name}>{found[key]}</{name}>" for name, key in _STS_NAMES)
     body = (
-        '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
-        f"<AssumeRoleWithWebIdentityResult><Credentials>{credentials}</Credentials>"
+        f'<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+        f"<{action}Result><Credentials>{credentials}</Credentials>"
         f"<AssumedRoleUser><Arn>{ROLE_ARN}/s</Arn><AssumedRoleId>AROA:s</AssumedRoleId></AssumedRoleUser>"
-        "</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+        f"</{action}Result></{action}Response>"
     )
     return Reply(headers=[("content-type", "text/xml")], body=body.encode())
+
+
+def _check_assuming(request: Request, site: Site, said: Mapping[str, str]) -> None:
+    """Raises Refusal unless a key of the box signed it for STS, and the role's external id is told."""
+    try:
+        authorize(request, site, "sts")
+    except Refusal as refusal:
+        raise _sts("SignatureDoesNotMatch", str(refusal.body)) from refusal
+    if said.get("ExternalId") != EXTERNAL_ID or not said.get("RoleSessionName"):
+        raise _sts("AccessDenied", "Not authorized to perform sts:AssumeRole")
 
 
 _STS_NAMES = (
@@ -104,5 +118,5 @@ _ROUTES: Mapping[tuple[str, str], Callable[[Request, Site], Reply]] = {
     ("PUT", _SESSION): _session,
     ("GET", _METADATA): _role,
     ("GET", _METADATA + ROLE): _instance,
-    ("POST", "/"): _web_identity,
+    ("POST", "/"): _sts_answer,
 }

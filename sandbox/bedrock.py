@@ -8,6 +8,7 @@ about images, guardrails, unknown ARNs and output limits.
 
 import re
 from collections.abc import Iterator, Mapping
+from email.utils import formatdate
 from typing import ClassVar
 
 import msgspec
@@ -84,7 +85,8 @@ class Bedrock(Cloud):
 
     def headers(self, request: Request, site: Site) -> list[tuple[str, str]]:
         number = key_of(self.name, site.began_wall, site.next_number())
-        return [("x-amzn-requestid", f"{number:016x}"[:8] + "-0000-4000-8000-" + f"{number:016x}"[4:])]
+        id_ = f"{number:016x}"[:8] + "-0000-4000-8000-" + f"{number:016x}"[4:]
+        return [("x-amzn-requestid", id_), ("date", formatdate(site.wall(), usegmt=True))]
 
     def credential(self, request: Request, site: Site) -> str:
         if "authorization" not in request.headers:

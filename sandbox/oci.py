@@ -10,6 +10,7 @@ the finish event); oracle/ai-optimizer#263 (a retired model). Words of errors th
 """
 
 from collections.abc import Mapping
+from email.utils import formatdate
 from typing import ClassVar
 
 from sandbox import _oci_demo as demo
@@ -124,7 +125,8 @@ class OCI(OpenAIShape):
     def headers(self, request: Request, site: Site) -> list[tuple[str, str]]:
         number = f"{key_of(self.name, site.next_number()):032X}"
         given = request.headers.get("opc-request-id")
-        return [("opc-request-id", f"{given}/{number}/{number[::-1]}" if given else f"{number}/{number[::-1]}")]
+        id_ = f"{given}/{number}/{number[::-1]}" if given else f"{number}/{number[::-1]}"
+        return [("opc-request-id", id_), ("date", formatdate(site.wall(), usegmt=True))]
 
     # ------------------------------------------------------------------ refusals
     def error(self, status: int, message: str, type_: str, param: str | None = None, code: Json = None) -> Refusal:

@@ -4,13 +4,18 @@ Rule 1. botocore is imported only where its chain is needed, and runs in a threa
 Rule 2. What it raises is shown by name and place, never by its text: a text may hold what a helper program printed."""
 
 import asyncio
+import contextlib
 import importlib.util
 import os
+import re
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from gateway.errors import UpstreamError
+from gateway.proxy import own
 from gateway.secret import Secret
 from providers.credentials.sigv4 import Keys
 from providers.credentials.tokens import Lease, Refresher
@@ -19,6 +24,8 @@ INSTALL = "AWS's credential chain needs botocore: pip install 'arriero[aws]', or
 BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 FILE_LIFE_S = 10.0
 """How soon a key that was changed in a file is used (failures.md, F4)."""
+LIMITS: Mapping[str, Any] = {"connect_timeout": 5, "read_timeout": 10, "retries": {"total_max_attempts": 2}}
+"""Of botocore's clients, whose own are a minute and five tries: when to try again is tokens.py's to say."""
 FILES = ("shared-credentials-file", "config-file")
 PLACES = (
     "the environment (AWS_ACCESS_KEY_ID), the profile in ~/.aws (AWS_PROFILE), web identity "
@@ -74,8 +81,13 @@ def bearer(key: Secret) -> Fixed:
     return Fixed(lambda: Bearer(key.reveal()))
 
 
+def said(key_id: Secret, secret: Secret, token: Secret | None) -> Callable[[], Keys]:
+    """The config's own keys, as they are now."""
+    return lambda: Keys(key_id.reveal(), secret.reveal(), token.reveal() if token else None)
+
+
 def static(key_id: Secret, secret: Secret, token: Secret | None) -> Fixed:
-    return Fixed(lambda: Keys(key_id.reveal(), secret.reveal(), token.reveal() if token else None))
+    return Fixed(said(key_id, secret, token))
 
 
 def secrets_of(found: Credential) -> Sequence[str]:
@@ -84,14 +96,42 @@ def secrets_of(found: Credential) -> Sequence[str]:
     return [text for text in (found.secret_access_key, found.session_token) if text]
 
 
-class Chain:
-    """AWS's default credential chain, with a profile where one is named."""
+class Role(NamedTuple):
+    """A role to take on with what the chain finds, or with `keys` where the config has some. Its region is STS's."""
 
-    def __init__(self, profile: str | None, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
+    arn: str
+    region: str
+    external_id: str | None = None
+    session_name: str = "arriero"
+    keys: Callable[[], Keys] | None = None
+
+
+class Network(NamedTuple):
+    """How AWS's token services are reached: through an account's proxy, trusting its authorities too, at FIPS hosts."""
+
+    proxy: Secret | None = None
+    ca_file: str | None = None
+    fips: bool = False
+
+
+INTERNET = Network()
+
+
+class Chain:
+    """AWS's default credential chain, with a profile where one is named, and a role on top of it where one is."""
+
+    def __init__(
+        self,
+        profile: str | None,
+        clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+        network: Network = INTERNET,
+        role: Role | None = None,
+    ) -> None:
         """Raises ValueError when botocore is not installed."""
         if importlib.util.find_spec("botocore") is None:
             raise ValueError(INSTALL)
-        self._profile, self._wall = profile, wall
+        self._profile, self._wall, self._network, self._role = profile, wall, network, role
         self._from_file: Keys | None = None
         self._stamp: object = None
         self._keys: Keys | None = None
@@ -120,7 +160,7 @@ class Chain:
         if self._from_file is not None and stamp == self._stamp:
             return Lease(self._from_file, FILE_LIFE_S)
         try:
-            found = _botocore(self._profile)
+            found = _botocore(self._profile, self._network, self._role)
         except UpstreamError:
             if self._from_file is None:
                 raise
@@ -137,23 +177,80 @@ class _Found(NamedTuple):
     expires: float | None
 
 
-def _botocore(profile: str | None) -> _Found:
+def _botocore(profile: str | None, network: Network, role: Role | None) -> _Found:
     """A new session each time: that is how botocore asks a source anew before its own fixed 15 minutes are near."""
     import botocore.exceptions
+
+    where = f"profile '{profile}'" if profile else "the account's keys" if role and role.keys else PLACES
+    where += f", for the role {role.arn}" if role else ""
+    try:
+        with _session(profile, network) as session:
+            found = _assumed(session, role) if role else _chained(session)
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError, ValueError) as error:
+        text = f"could not get AWS credentials ({_reason(error)}); looked at {where}"
+        raise UpstreamError("status", text, status=401, sent=False) from error
+    if found is None:
+        raise UpstreamError("status", f"found no AWS credentials; looked at {where}", status=401, sent=False)
+    return found
+
+
+@contextlib.contextmanager
+def _session(profile: str | None, network: Network) -> Iterator[Any]:
+    import botocore.config
+    import botocore.httpsession
     import botocore.session
 
-    where = f"profile '{profile}'" if profile else PLACES
-    try:
-        found: Any = botocore.session.Session(profile=profile).get_credentials()
-        frozen = found.get_frozen_credentials() if found is not None else None
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError, ValueError) as error:
-        text = f"could not get AWS credentials ({type(error).__name__}); looked at {where}"
-        raise UpstreamError("status", text, status=401, sent=False) from error
+    session: Any = botocore.session.Session(profile=profile)
+    options: dict[str, Any] = dict(LIMITS)
+    if network.proxy is not None:
+        found = own(network.proxy)
+        options["proxies"] = {"http": found.url(), "https": found.url()} if found else {}
+    if network.fips:
+        options["use_fips_endpoint"] = True
+    session.set_default_client_config(botocore.config.Config(**options))
+    if network.ca_file is None:
+        yield session
+        return
+    with tempfile.NamedTemporaryFile() as bundle:  # botocore takes one file
+        for file in (botocore.httpsession.get_cert_path(True), network.ca_file):
+            bundle.write(Path(file).read_bytes() + b"\n")
+        bundle.flush()
+        session.set_config_variable("ca_bundle", bundle.name)
+        yield session
+
+
+def _chained(session: Any) -> _Found | None:
+    found = session.get_credentials()
+    frozen = found.get_frozen_credentials() if found is not None else None
     if frozen is None or not frozen.access_key:
-        raise UpstreamError("status", f"found no AWS credentials; looked at {where}", status=401, sent=False)
+        return None
     expiry = getattr(found, "_expiry_time", None)  # public only as "are there n seconds left"
     keys = Keys(frozen.access_key, frozen.secret_key, frozen.token)
     return _Found(keys, str(getattr(found, "method", "")), expiry.timestamp() if expiry else None)
+
+
+def _assumed(session: Any, role: Role) -> _Found | None:
+    base = role.keys() if role.keys else None
+    if base is None:
+        found = _chained(session)
+        if found is None:
+            return None
+        base = found.keys
+    sts: Any = session.create_client("sts", role.region, None, True, None, None, *base)
+    asked = {"RoleArn": role.arn, "RoleSessionName": role.session_name}
+    given = sts.assume_role(**asked, **({"ExternalId": role.external_id} if role.external_id else {}))["Credentials"]
+    keys = Keys(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+    return _Found(keys, "assume-role", given["Expiration"].timestamp())
+
+
+_is_code = re.compile(r"[A-Za-z]{3,60}").fullmatch
+
+
+def _reason(error: Exception) -> str:
+    """The exception's name, and STS's word for it where it has one."""
+    response = getattr(error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return f"{type(error).__name__} {code}" if isinstance(code, str) and _is_code(code) else type(error).__name__
 
 
 def _stamp(env: Mapping[str, str]) -> object:

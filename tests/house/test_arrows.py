@@ -41,7 +41,7 @@ CORE = sorted(
     name for name in modules() if name.startswith("gateway.") and name not in ("gateway.endpoints", "gateway.ledger")
 )
 
-FOR_PROVIDERS = {"types", "errors", "account", "secret", "transport", "sse", "peek", "outcome"}
+FOR_PROVIDERS = {"types", "errors", "account", "secret", "proxy", "transport", "sse", "peek", "outcome"}
 FOR_POLICIES = {"types", "errors"}
 
 
