@@ -15,6 +15,7 @@ VALIDATOR = jsonschema.Draft202012Validator(schema())
 
 UNSEEN = (
     "names 'a' twice",
+    "'proxy'",
     "'ledger' must be",
     "is the same key as",
     "stands twice",

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway import check, loading
+from gateway.accounts import open_account
 from gateway.errors import ConfigError
-from gateway.fleet import open_account
 from sandbox.run import Sandbox
 from tests.credentials.test_through_the_gateway import CLOUDS, HELLO, MODEL, config, paid_with_tokens, sdk
 from tests.forward_proxy import forward_proxy
