@@ -77,6 +77,22 @@ def conversation(messages: bytes) -> Conversation:
     return talk
 
 
+def tell_calls(talk: Conversation) -> None:
+    """Puts words in the place of every call and result."""
+    names: dict[str, str] = {}
+    for turn in talk.turns:
+        turn["content"] = [told for block in turn["content"] for told in _told(block, names)]
+
+
+def _told(block: Block, names: dict[str, str]) -> list[Block]:
+    if (use := block.get("toolUse")) is not None:
+        names[use["toolUseId"]] = use["name"]
+        return [{"text": f"(called {use['name']} with {bytes(use['input']).decode()})"}]
+    if (result := block.get("toolResult")) is not None:
+        return [{"text": f"(result of {names.get(result['toolUseId'], 'the call')}:)"}, *result["content"]]
+    return [block]
+
+
 def _add(talk: Conversation, message: _Message, at: str, called: dict[str, None]) -> None:
     match message.role:
         case "system" | "developer":

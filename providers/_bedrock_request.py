@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.sse import ABSENT, NOTHING
 from gateway.types import Missing
-from providers._bedrock_messages import Conversation, conversation
+from providers._bedrock_messages import Conversation, conversation, tell_calls
 from providers._emulation import Fields, Word, refusal
 
 Handling = Literal["mapped", "feature", "ignored", "lossy", "refused"]
@@ -166,14 +166,16 @@ def _sampling(fields: Fields, degraded: dict[str, Word]) -> dict[str, Any]:
 
 
 def _tools(fields: Fields, talk: Conversation, degraded: dict[str, Word]) -> dict[str, Any] | None:
-    """toolConfig. Converse wants one wherever a turn holds a call or a result, even if none may be called any more."""
+    """toolConfig, None where nothing may be called. Converse wants one wherever a turn holds a call or a result, and
+    with one the model may call: without it past calls and results are told in words."""
     wanted = "a list of functions in OpenAI's form"
     tools: list[_Tool] = _read(fields, "tools", list[_Tool], wanted) or []
     choice = _read(fields, "tool_choice", Literal["none", "auto", "required"] | _Choice, "none, auto, required or one")
     if choice == "none" or not tools:
-        if not talk.called:
-            return None
-        degraded["tool_choice" if tools else "tools"] = "emulated"
+        if talk.called:
+            tell_calls(talk)
+            degraded["tool_choice" if tools else "tools"] = "emulated"
+        return None
     specs = [_spec(tool.function, degraded) for tool in tools]
     known = {tool.function.name for tool in tools}
     specs += [_spec(_FunctionSpec(name), degraded) for name in talk.called if name not in known]

@@ -32,6 +32,8 @@ class Azure(OpenAI, frozen=True, kw_only=True):
     sends the key as bearer, as some serverless endpoints want it. `extra_parameters` is what Azure does with fields it
     does not know."""
 
+    title = "[Azure AI Foundry](docs/providers/azure.md)"
+    credentials = "API key, Entra (`arriero[azure]`)"
     url: str = ""
     token: Secret | None = None
     entra: Entra | None = None

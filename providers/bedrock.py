@@ -68,6 +68,8 @@ class Bedrock(Account, frozen=True, kw_only=True):
 
     `region` is AWS_REGION's unless said. `emulates` are the features that the gateway may stand in for."""
 
+    title = "[AWS Bedrock](docs/providers/bedrock.md)"
+    credentials = "AWS's own chain (`arriero[aws]`), keys, or a Bedrock API key"
     region: Region | None = None
     api_key: Secret | None = None
     access_key_id: Secret | None = None

@@ -23,6 +23,8 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
     """`url` is https://{workspace}, with or without /serving-endpoints; `api_key` a token that begins with dapi, or
     `client_id` and `client_secret` those of a service principal (OAuth machine-to-machine)."""
 
+    title = "Databricks"
+    credentials = "personal access token, OAuth machine-to-machine"
     url: str = ""
     api_key: Secret | None = None
     client_id: str | None = None

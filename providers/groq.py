@@ -8,5 +8,7 @@ from providers.openai import OpenAI
 class Groq(OpenAI, frozen=True, kw_only=True):
     """`api_key` is a key that begins with gsk_."""
 
+    title = "Groq"
+    credentials = "API key"
     default_url = "https://api.groq.com/openai/v1"
     left_out = frozenset({"prediction", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"})

@@ -42,6 +42,8 @@ class LiteLLM(Account, frozen=True, kw_only=True):
 
     `url` is litellm's api_base; `options` are further arguments of its call, such as `aws_region_name`."""
 
+    title = "everyone else (`arriero[litellm]`)"
+    credentials = "as litellm has it"
     api_key: Secret | None = None
     options: dict[str, str] = {}  # noqa: RUF012  (msgspec copies it)
 

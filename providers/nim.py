@@ -8,5 +8,7 @@ from providers.openai import UNNOTICED, OpenAI
 class NIM(OpenAI, frozen=True, kw_only=True):
     """`api_key` is a key that begins with nvapi-; your own NIM needs `url` and no key."""
 
+    title = "NVIDIA NIM"
+    credentials = "API key, or none for your own"
     default_url = "https://integrate.api.nvidia.com/v1"
     left_out = UNNOTICED

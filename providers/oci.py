@@ -57,6 +57,8 @@ class OCI(Account, frozen=True, kw_only=True):
     With `api_key`, a key of the Generative AI service, calls take its OpenAI-compatible path instead, unsigned.
     `emulates` are the features that the gateway may stand in for where a model lacks them."""
 
+    title = "[Oracle OCI](docs/providers/oci.md)"
+    credentials = "API key file, session, instance, resource or workload (`arriero[oci]`)"
     api_key: Secret | None = None
     compartment: str = ""
     realm: str | None = None

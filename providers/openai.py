@@ -48,6 +48,8 @@ UNNOTICED = frozenset(
 class OpenAI(Account, frozen=True, kw_only=True):
     """`url` is the base that `/chat/completions` is added to, such as https://api.openai.com/v1."""
 
+    title = "anything OpenAI-compatible"
+    credentials = "API key"
     api_key: Secret | None = None
     stream_usage: bool = True
 

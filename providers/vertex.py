@@ -22,6 +22,8 @@ class Vertex(OpenAI, frozen=True, kw_only=True):
     `token` is one that something else refreshes: as `file:/path` it is read again whenever the file changes. `url`
     replaces the host, up to and without /v1/projects."""
 
+    title = "[Google Vertex AI](docs/providers/vertex.md)"
+    credentials = "as gcloud finds it (`arriero[gcp]`), or an access token"
     project: str = ""
     location: str = "us-central1"
     token: Secret | None = None

@@ -22,6 +22,8 @@ class VLLM(OpenAI, frozen=True, kw_only=True):
     """`url` is the base with /v1. `gpu_usd_per_hour` times `gpus` is what the server costs whether it works or not.
     `metrics_every_s` reads /metrics in the background; 0 leaves it at what each answer's header tells."""
 
+    title = "self-hosted vLLM"
+    credentials = "optional API key"
     url: str = "http://127.0.0.1:8000/v1"
     api_key: Secret | None = None
     gpu_usd_per_hour: Decimal | None = None

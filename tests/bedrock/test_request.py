@@ -190,14 +190,18 @@ def test_no_tool_is_offered_where_none_may_be_called() -> None:
     assert "toolConfig" not in mapped(tools=[WEATHER], tool_choice="none")[0]
 
 
-def test_a_history_with_calls_keeps_a_tool_config_even_without_tools() -> None:
+def test_a_history_with_calls_is_told_in_words_where_nothing_may_be_called() -> None:
     messages = [
         USER,
         said("assistant", None, tool_calls=[used("c", "weather", "{}")]),
         said("tool", "x", tool_call_id="c"),
     ]
     found, degraded = mapped(messages=messages)
-    assert [tool["toolSpec"]["name"] for tool in found["toolConfig"]["tools"]] == ["weather"]
+    assert "toolConfig" not in found
+    assert [turn["content"] for turn in found["messages"][1:]] == [
+        [{"text": "(called weather with {})"}],
+        [{"text": "(result of weather:)"}, {"text": "x"}],
+    ]
     assert degraded == {"tools": "emulated"}
     assert mapped(messages=messages, tools=[WEATHER], tool_choice="none")[1] == {"tool_choice": "emulated"}
 
