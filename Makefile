@@ -7,7 +7,7 @@ PIP := python -m pip --quiet --disable-pip-version-check
 LOCKED := install --require-hashes -r
 OURSELVES := install --no-deps --no-build-isolation --editable .
 
-.PHONY: run install test system check bench soak lock
+.PHONY: run install test system check matrix bench soak lock
 
 run: install                        ## serve; on the sandbox when no credentials are found
 	@exec $(BIN)/arriero serve
@@ -20,10 +20,14 @@ test: system .venv-dev/.installed .venv-litellm/.installed .venv-oci/.installed 
 system:
 	@tests/system.sh
 
-check: .venv-dev/.installed         ## format, lint, types
+check: .venv-dev/.installed         ## format, lint, types, generated pages
 	.venv-dev/bin/ruff format --check .
 	.venv-dev/bin/ruff check .
 	.venv-dev/bin/mypy
+	.venv-dev/bin/python -m tests.conformance.pages
+
+matrix: .venv-dev/.installed        ## every conversation at every cloud; write the matrix and the pages made from it
+	.venv-dev/bin/python -m tests.conformance
 
 soak: .venv-dev/.installed          ## the long runs
 	.venv-dev/bin/python -m pytest -m soak --timeout 3600

@@ -65,6 +65,7 @@ class Azure(OpenAIShape):
         "Meta-Llama-3.1-70B-Instruct": Model(131_072, 8_192),
         "Meta-Llama-3.1-405B-Instruct": Model(131_072, 8_192),
         "Llama-3.3-70B-Instruct": Model(128_000, 8_192),
+        "Llama-4-Scout-17B-16E-Instruct": Model(128_000, 8_192, vision=True),
         "text-embedding-3-small": Model(8_192, 0, vector=1536),
     }
     deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {
@@ -260,7 +261,7 @@ class Azure(OpenAIShape):
         form = body.get("response_format") or {}
         if isinstance(form, dict) and form.get("type", "text") != "text":
             raise self._unsupported("response_format", form.get("type"))
-        if count_images(messages):
+        if count_images(messages) and not model.vision:
             raise self._unsupported("messages", "image_url")
         self._check_numbers(body, model)
 

@@ -40,6 +40,7 @@ class Databricks(OpenAIShape):
         "databricks-meta-llama-3-1-70b-instruct": Model(128_000, 8_192),
         "databricks-meta-llama-3-1-405b-instruct": Model(128_000, 4_096),
         "databricks-meta-llama-3-3-70b-instruct": Model(128_000, 8_192),
+        "databricks-llama-4-maverick": Model(128_000, 8_192, vision=True),
         "databricks-gte-large-en": Model(8_192, 0, vector=1024),
         "databricks-bge-large-en": Model(512, 0, vector=1024),
     }
@@ -133,7 +134,7 @@ class Databricks(OpenAIShape):
             raise self.parameter("Missing required Chat parameter: 'messages'")
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise self.parameter("messages must be a non-empty list")
-        if model.vector or count_images(messages):
+        if model.vector or (count_images(messages) and not model.vision):
             raise self.parameter("The endpoint does not take this input.")
         for tool in body.get("tools") or ():
             if "parameters" not in (tool.get("function") or {}):

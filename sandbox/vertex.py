@@ -43,6 +43,7 @@ class Vertex(OpenAIShape):
         "meta/llama-3.1-70b-instruct-maas": Model(128_000, 2_048),
         "meta/llama-3.1-405b-instruct-maas": Model(128_000, 2_048),
         "meta/llama-3.3-70b-instruct-maas": Model(128_000, 8_192),
+        "meta/llama-4-maverick-17b-128e-instruct-maas": Model(1_000_000, 8_192, vision=True),
     }
     deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {  # Google published no price of the two smaller 3.1
         "llama-3.1-8b": {"model": "meta/llama-3.1-8b-instruct-maas", "price": {"in": 0.22, "out": 0.22}},
@@ -144,7 +145,7 @@ class Vertex(OpenAIShape):
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise self._google(400, "Request contains an invalid argument: messages must not be empty.")
-        if count_images(messages):
+        if count_images(messages) and not model.vision:
             raise self._google(400, "The model does not support image input.")
         for name, low, high in (("temperature", 0, 2), ("top_p", 0, 1)):
             value = body.get(name)

@@ -35,6 +35,7 @@ class Vllm(TextCompletions):
         "meta-llama/Llama-3.1-405B-Instruct": Model(),
         "meta-llama/Llama-3.1-405B-Instruct-FP8": Model(),
         "meta-llama/Llama-3.3-70B-Instruct": Model(),
+        "meta-llama/Llama-4-Scout-17B-16E-Instruct": Model(10_485_760, 10_485_760, vision=True),
     }
     deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {
         "llama-3.1-8b": {"model": "meta-llama/Llama-3.1-8B-Instruct"},
@@ -143,7 +144,7 @@ class Vllm(TextCompletions):
             raise self.unfit("list_type", "body.messages", "Input should be a valid list", messages)
         if not messages or not all(isinstance(m, dict) for m in messages):
             raise self.unfit("list_type", "body.messages.0", "Input should be a valid dictionary", messages)
-        if count_images(messages):
+        if count_images(messages) and not model.vision:
             name = body.get("model")
             raise self.error(400, f"{name} is not a multimodal model", "BadRequestError")
         self.check_sampling(body)
