@@ -20,7 +20,7 @@ from gateway.endpoints.models import Models
 from gateway.fleet import Fleet, Lasting
 from gateway.front import Front, application
 from gateway.health import Health
-from gateway.limits import Limiter
+from gateway.limits import Limiter, Times
 from gateway.live import Live
 from gateway.log import Log
 from gateway.metrics import Deployments, Metrics, labels_of
@@ -28,6 +28,7 @@ from gateway.parts import Current, Parts
 from gateway.purses import Budgets
 from gateway.rules import Rulebook
 from gateway.settle import Settlement
+from gateway.sharing import shared_book
 from gateway.types import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = ("chat/completions", "completions", "embeddings")
@@ -49,7 +50,8 @@ class Gateway:
         self.live = Live(self.metrics.in_flight, self.metrics.draining)
         self._lasting = Lasting(catalog or Catalog.load(), self.metrics, clock, wall)
         self._book = Book(clock, wall)
-        self.metrics.registry.register(Budgets(self._book))
+        self._shared = shared_book(config.store, self._book, self.metrics, self.log, clock)
+        self.metrics.registry.register(Budgets(self._book, self._shared))
         self._readings = Deployments({}, clock)
         self.metrics.registry.register(self._readings)
         self._reloading = asyncio.Lock()
@@ -88,11 +90,13 @@ class Gateway:
         settlement = Settlement(health, metrics, self.log, self.decisions, wall)
         budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
         dispatcher = Dispatcher(config.attempts.max, budget, metrics.retries_refused.labels(), clock, wall)
-        limiter = Limiter(Rulebook(config), self._book, metrics.limit_rejections, wall)
+        limiter = Limiter(Rulebook(config), self._book, metrics.limit_rejections, Times(clock, wall), self._shared)
         return Parts(fleet, keyring, dispatcher, settlement, self.live, limiter)
 
     async def start(self) -> None:
         await self.fleet.accounts.start()
+        if self._shared is not None:
+            await self._shared.start()
         self.fleet.watch()
 
     async def reload(self, config: Config, check: Callable[[Parts], None] = lambda parts: None) -> None:
@@ -149,5 +153,7 @@ class Gateway:
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
+        if self._shared is not None:
+            await self._shared.aclose()
         await self.fleet.aclose()
         self.log.flush()

@@ -54,9 +54,12 @@ class Book:
     def __len__(self) -> int:
         return len(self._open)
 
+    def now_us(self) -> int:
+        return int(self._clock() * 1e6)
+
     def reserve(self, id_: str, asks: Sequence[Ask]) -> Verdict:
         """Takes all that is asked, or nothing."""
-        now_us = int(self._clock() * 1e6)
+        now_us = self.now_us()
         buckets = [self.bucket(ask.rule) for ask in asks]
         waits = [bucket.wait_us(ask.amount, now_us) for bucket, ask in zip(buckets, asks, strict=True)]
         longest = max(waits)
@@ -64,10 +67,6 @@ class Book:
             self._take(id_, buckets, asks, now_us)
         readings = [Reading(bucket.left(now_us), bucket.reset_us(now_us), bucket.held) for bucket in buckets]
         return Verdict(waits.index(longest) if longest else None, longest, readings)
-
-    def force(self, id_: str, asks: Sequence[Ask]) -> None:
-        """Takes all that is asked, whatever is left."""
-        self._take(id_, [self.bucket(ask.rule) for ask in asks], asks, int(self._clock() * 1e6))
 
     def _take(self, id_: str, buckets: Sequence[Bucket], asks: Sequence[Ask], now_us: int) -> None:
         self._open[id_] = [
@@ -80,7 +79,7 @@ class Book:
         held = self._open.pop(id_, None)
         if held is None:
             return False
-        now_us = int(self._clock() * 1e6)
+        now_us = self.now_us()
         for (bucket, taken, mark), actual in zip(held, actuals, strict=True):
             bucket.settle(taken, actual, mark, now_us)
         return True

@@ -25,7 +25,7 @@ Scope = Literal["key", "team", "route", "model"]
 class Rule(Frozen, frozen=True):
     """One limit of one scope. `owner` is unique within the scope; `shown` names it to callers and operators. `limit` is
     requests, tokens or calls, or nano-dollars `per` day, month or total. `name` is what its counter is kept by, which
-    stays when the limit is set anew."""
+    stays when the limit is set anew; `group` has those of one key and its team in one place, and those of a route."""
 
     kind: Kind
     scope: Scope
@@ -34,6 +34,7 @@ class Rule(Frozen, frozen=True):
     limit: int
     per: Literal["", "day", "month", "total"] = ""
     hard: bool = False
+    group: str = ""
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -147,17 +148,22 @@ class Slots:
 class Purse:
     """Money of one period: what is spent, and what open calls hold. A soft one only wants to be not empty yet."""
 
-    __slots__ = ("hard", "held", "known", "limit", "spent")
+    __slots__ = ("floor", "hard", "held", "known", "limit", "seen", "spent")
 
     def __init__(self, limit: int, *, hard: bool) -> None:
         self.limit, self.hard, self.spent, self.held = limit, hard, 0, 0
-        self.known = False
+        self.floor, self.known, self.seen = 0, False, False
 
     def remember(self, spent: int) -> None:
         """What was spent before this process began to count; once."""
         if not self.known:
-            self.known = True
+            self.known, self.floor = True, spent
             self.spent += spent
+
+    def see(self, settled: int, charged: int, held: int) -> None:
+        """What others count: settled sums, which only grow, charges for calls of which nobody heard, and holds."""
+        self.spent, self.held, self.seen = settled + charged, held, True
+        self.floor = max(self.floor, settled)
 
     def wait_us(self, amount: int, now_us: int) -> int:
         left = self.limit - self.spent - self.held

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gateway import redis_url
 from gateway.account import Account, Count, Section
 from gateway.allowance import BudgetConfig, LimitsConfig, RateConfig, moment
 from gateway.ledger.place import place
@@ -163,12 +164,19 @@ class BaselineConfig(Section, frozen=True, kw_only=True):
 
 class StoreConfig(Section, frozen=True, kw_only=True):
     """Where state lives. `ledger`: a SQLite file or a PostgreSQL database; `keep_days`: how long its rows are
-    kept, null for ever."""
+    kept, null for ever. `redis`: what replicas share; a call waits for it `redis_timeout_s` at most."""
 
     ledger: Secret | None = None
     keep_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None = 400
+    redis: Secret | None = None
+    redis_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.05
 
     def __post_init__(self) -> None:
+        if self.redis is not None:
+            try:
+                redis_url.place(self.redis.reveal())
+            except ValueError as error:
+                raise ValueError(f"'redis' {error}") from error
         if self.ledger is not None:
             try:
                 place(self.ledger.reveal(), Path())
@@ -193,7 +201,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 LATER: Mapping[str, str] = {
     "hedge": "hedged calls",
     "on_break": "going on at another deployment after a break",
-    "redis": "shared state in Redis",
     "on_disconnect": "draining after the client left",
 }
 """Words of the design that this version does not offer yet: refused by name, never accepted and ignored."""

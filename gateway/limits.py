@@ -7,14 +7,16 @@ Rule 4. What can never pass is the caller's error (400); what may pass later is 
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from gateway import room
-from gateway.book import Ask, Book, Reading
+from gateway.book import Ask, Book, Reading, Verdict
 from gateway.bound import Amounts, amounts, cap, capped
 from gateway.buckets import Rule, period_began
 from gateway.errors import Answerable
 from gateway.router import Decision
 from gateway.rules import Rulebook, Rules
+from gateway.shared_book import SharedBook, Unleased
 from gateway.tally import Counter
 from gateway.types import Tenant
 
@@ -22,12 +24,19 @@ SpentSince = Callable[[str, str, float], Awaitable[int]]
 """What the ledger knows: nano-dollars spent by the "key", "team" or "route" of that name since a time."""
 
 
+class Times(NamedTuple):
+    """The monotonic clock and the time of day."""
+
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+
+
 class Hold:
     """What one call has reserved. `headers` tell its caller what is left."""
 
     __slots__ = ("_book", "_id", "_rules", "headers")
 
-    def __init__(self, book: Book, id_: str, asks: Sequence[Ask], readings: Sequence[Reading]) -> None:
+    def __init__(self, book: Book | SharedBook, id_: str, asks: Sequence[Ask], readings: Sequence[Reading]) -> None:
         self._book, self._id = book, id_
         self._rules: Sequence[Rule] = [ask.rule for ask in asks]
         self.headers: Mapping[str, str] = room.headers(asks, readings)
@@ -46,11 +55,12 @@ class Limiter:
         rulebook: Rulebook,
         book: Book,
         rejections: Counter,
-        wall: Callable[[], float],
+        times: Times,
+        shared: SharedBook | None = None,
         spent_since: SpentSince | None = None,
     ) -> None:
-        self.rulebook, self.book = rulebook, book
-        self._rejections, self._wall, self._spent_since = rejections, wall, spent_since
+        self.rulebook, self.book, self.shared = rulebook, book, shared
+        self._rejections, self._times, self._spent_since = rejections, times, spent_since
 
     def rules(self, tenant: Tenant, route: str) -> Rules:
         return self.rulebook.of(tenant, route)
@@ -63,12 +73,19 @@ class Limiter:
             if ask.amount > ask.rule.limit and (ask.rule.kind == "tpm" or ask.rule.hard):
                 raise self._refused(ask.rule, room.never(ask))
         await self._remember(rules)
-        verdict = self.book.reserve(decision.id, asks)
+        verdict = self.book.reserve(decision.id, asks) if self.shared is None else await self._shared(decision, asks)
         if verdict.refused is not None:
-            raise self._refused(rules[verdict.refused], room.later(asks, verdict, self._wall()))
+            raise self._refused(rules[verdict.refused], room.later(asks, verdict, self._times.wall()))
         if any(rule.hard for rule in rules):
             decision.call = capped(decision.call, cap(decision.call, decision.order))
-        return Hold(self.book, decision.id, asks, verdict.readings)
+        return Hold(self.shared or self.book, decision.id, asks, verdict.readings)
+
+    async def _shared(self, decision: Decision, asks: Sequence[Ask]) -> Verdict:
+        assert self.shared is not None
+        try:
+            return await self.shared.reserve(decision.id, asks, decision.call.deadline - self._times.clock())
+        except Unleased as error:
+            raise self._refused(error.rule, room.unknown(error.rule)) from error
 
     def _refused(self, rule: Rule, error: Answerable) -> Answerable:
         self._rejections.labels(rule.scope, rule.kind).inc()
@@ -79,7 +96,7 @@ class Limiter:
         for rule in rules:
             if rule.kind != "budget" or self._spent_since is None or self.book.purse(rule).known:
                 continue
-            purse, began = self.book.purse(rule), period_began(rule.per, self._wall())
+            purse, began = self.book.purse(rule), period_began(rule.per, self._times.wall())
             try:
                 purse.remember(await self._spent_since(rule.scope, rule.owner, began))
             except OSError as error:

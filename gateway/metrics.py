@@ -70,6 +70,7 @@ class Metrics:
         self.limit_rejections = self._counter(
             "arriero_limit_rejections", "Calls refused by a limit or a budget, by whose it is.", ("scope", "limit")
         )
+        self.store_failures = self._counter("arriero_store_failures", "Commands that Redis did not do in time.", ())
         self.upstream_auth = self._counter(
             "arriero_upstream_auth_failures", "Our credential was refused.", ("deployment",)
         )

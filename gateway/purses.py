@@ -6,19 +6,26 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.book import Book
+from gateway.shared_book import SharedBook
 from gateway.types import NANO_PER_USD
 
 
 class Budgets(Collector):
     """Read when scraped. A budget shows from its first call of a period on."""
 
-    def __init__(self, book: Book) -> None:
-        self.book = book
+    def __init__(self, book: Book, shared: SharedBook | None) -> None:
+        self.book, self.shared = book, shared
 
     def collect(self) -> Iterable[Metric]:
         reserved = GaugeMetricFamily("arriero_reservations_open", "Calls that hold a part of their limits.")
-        reserved.add_metric((), len(self.book))
+        reserved.add_metric((), len(self.book if self.shared is None else self.shared))
         yield reserved
+        if self.shared is not None:
+            up = GaugeMetricFamily("arriero_store_up", "1 while limits are counted in Redis, 0 while it is away.")
+            up.add_metric((), 0.0 if self.shared.away else 1.0)
+            waiting = GaugeMetricFamily("arriero_settlements_waiting", "Ended calls that Redis has not confirmed yet.")
+            waiting.add_metric((), self.shared.waiting)
+            yield from (up, waiting)
         left = GaugeMetricFamily(
             "arriero_budget_left_usd", "What is left of a budget of this period.", labels=("scope", "owner", "per")
         )

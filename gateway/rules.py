@@ -31,14 +31,18 @@ class Rulebook:
         return found[1]
 
     def _rules(self, tenant: Tenant, route: str) -> Iterator[Rule]:
-        shown = f"The key '{tenant.name}'"
-        yield from _of("key", tenant.id, shown, (tenant.limits, tenant.budget))
+        shown, group = f"The key '{tenant.name}'", f"t:{tenant.team or tenant.id}"
+        yield from _of("key", tenant.id, shown, (tenant.limits, tenant.budget), group)
         for pattern, limits in tenant.limits.models if tenant.limits else ():
             if fnmatch.fnmatchcase(route, pattern):
-                yield from _of("model", f"{tenant.id}|{route}|{pattern}", f"{shown} at '{route}'", (limits, None))
+                yield from _of(
+                    "model", f"{tenant.id}|{route}|{pattern}", f"{shown} at '{route}'", (limits, None), group
+                )
         if tenant.team is not None:
-            yield from _of("team", tenant.team, f"The team '{tenant.team}'", self._teams.get(tenant.team, (None, None)))
-        yield from _of("route", route, f"The model '{route}'", self._routes.get(route, (None, None)))
+            yield from _of(
+                "team", tenant.team, f"The team '{tenant.team}'", self._teams.get(tenant.team, (None, None)), group
+            )
+        yield from _of("route", route, f"The model '{route}'", self._routes.get(route, (None, None)), f"r:{route}")
 
 
 def _granted(section: object) -> Granted:
@@ -46,12 +50,12 @@ def _granted(section: object) -> Granted:
     return limits and limits.limits(), budget and budget.budget()
 
 
-def _of(scope: Scope, owner: str, shown: str, granted: Granted) -> Iterator[Rule]:
+def _of(scope: Scope, owner: str, shown: str, granted: Granted, group: str) -> Iterator[Rule]:
     limits, budget = granted
     if limits is not None:
         counts: Mapping[Kind, int | None] = {"rpm": limits.rpm, "tpm": limits.tpm, "concurrent": limits.concurrent}
         for kind, limit in counts.items():
             if limit is not None:
-                yield Rule(kind, scope, owner, shown, limit)
+                yield Rule(kind, scope, owner, shown, limit, group=group)
     if budget is not None:
-        yield Rule("budget", scope, owner, shown, budget.nano, budget.per, budget.hard)
+        yield Rule("budget", scope, owner, shown, budget.nano, budget.per, budget.hard, group)

@@ -6,6 +6,7 @@ command -v wrk >/dev/null || wanted="$wanted wrk"
 command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted="$wanted nginx"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || wanted="$wanted postgresql"
 command -v npm >/dev/null || wanted="$wanted nodejs npm"
+command -v redis-server >/dev/null || wanted="$wanted redis-server"
 [ -n "$wanted" ] || exit 0
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
     echo "not installed:$wanted (install them, or the tests that use them are skipped)" >&2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import loading, plugins
+from gateway import loading, plugins, redis_url
 from gateway.app import Gateway
 from gateway.errors import ConfigError
 from gateway.log import Log
@@ -59,6 +59,7 @@ def policy(item: str) -> str:
 ONE = "routes.r.deployments[0]"
 POLICY = "routes.r.policies[0]"
 NAME_RULE = "1 to 128 letters, digits and . _ : / @ + ~ -"
+REDIS_FORMS = redis_url.FORMS
 NOT_YET = "is not offered by this version"
 MOMENT = "must be a date such as 2027-01-31 or a time such as 2027-01-31T18:00:00Z"
 BAD_URL = "providers.a: 'url' must be http:// or https:// with a host, without a query or credentials"
@@ -115,7 +116,19 @@ SECTIONS = [
     (section("baseline: {}"), "baseline: 'model' is missing"),
     (section("baseline: gpt-4o"), "baseline: must be a mapping, not text"),
     (section("baseline: {model: gpt-4oo}"), "baseline.model: unknown priced model 'gpt-4oo'; did you mean 'gpt-4o'?"),
-    (section("store: {redis: x}"), f"store.redis: 'redis' (shared state in Redis) {NOT_YET}"),
+    (section("store: {redis: x}"), f"store: 'redis' must be {REDIS_FORMS}"),
+    (section("store: {redis: 'http://a/0'}"), f"store: 'redis' must be {REDIS_FORMS}"),
+    (section("store: {redis: 'redis://:secret@h:port/0'}"), f"store: 'redis' must be {REDIS_FORMS}"),
+    (section("store: {redis: 'redis+sentinel://a:1'}"), f"store: 'redis' must be {REDIS_FORMS}"),
+    (
+        section("store: {redis: 'rediss://h/0?timeout=3'}"),
+        "store: 'redis' knows no 'timeout'; known: ssl_ca_certs, ssl_certfile, ssl_keyfile",
+    ),
+    (
+        section("store: {redis: 'redis+cluster://h/3'}"),
+        "store: 'redis' may not number a database: a cluster has one",
+    ),
+    (section("store: {redis_timeout_s: 0}"), "store.redis_timeout_s: must be above 0, not 0"),
     (section("store: {keep_days: 0}"), "store.keep_days: must be at least 1, not 0"),
     (
         section("store: {ledger: 'mysql://u:p@h/d'}"),

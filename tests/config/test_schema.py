@@ -17,6 +17,7 @@ UNSEEN = (
     "names 'a' twice",
     "'proxy'",
     "'ledger' must be",
+    "'redis' ",
     "is the same key as",
     "stands twice",
     "already",

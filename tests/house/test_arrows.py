@@ -18,15 +18,17 @@ endpoints.guard endpoints.http explain parts server
 fleet
 settle
 accounts dispatch loading
-auth decisions lane lease limits relay
-room rules tenants
+auth decisions lane lease limits relay sharing
+purses room rules tenants
 refusals
 ledger.migrations
 ledger.database
-answer config live log metrics plugins purses router yaml_file
+shared_book
+answer config live metrics outage plugins router wires yaml_file
+log store
 allowance
 account bound catalog health probe tally
-keyformat ledger.place peek prices sse transport
+keyformat ledger.place peek prices redis_url sse transport
 forward
 book connection dial
 buckets http1 outcome pool tunnel

@@ -1,0 +1,213 @@
+#!lua name=arriero1
+-- Limits in Redis: every counter of a call is checked and reserved in one step, and settled once. The twin of
+-- gateway/buckets.py and book.py. The library's name carries a version: replicas of two versions go on side by side.
+--
+-- KEYS: the open reservations (hash: id -> record), when each is due (sorted set: id, ms), then one counter per limit.
+-- Rates are one number, the theoretical arrival time in microseconds. Places are {h}. Money is {m, e, h}: settled,
+-- charged for calls that never said how they ended, held. m only grows, so that a floor restores it whatever was lost.
+-- A record is [state, [[kind, key, taken, mark], ...]]; its state is held, settled or expired.
+
+local MINUTE = 60000000
+local NEVER = 4503599627370496
+local SWEEP = 50
+local IDLE_S = 172800
+local LIFE_S = {d = 259200, m = 3456000}
+
+local function clock()
+  local now = redis.call('TIME')
+  return now[1] * 1000000 + now[2]
+end
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function field(key, name)
+  return tonumber(redis.call('HGET', key, name) or 0)
+end
+
+local function add(key, name, amount)
+  if amount ~= 0 then redis.call('HINCRBY', key, name, text(amount)) end
+end
+
+local function release(key, amount)
+  add(key, 'h', -math.min(amount, field(key, 'h')))
+end
+
+local function tat(key, now)
+  local found = tonumber(redis.call('GET', key) or 0)
+  -- a clock that was set back by an hour or more would shut the key for as long
+  if found > now + 60 * MINUTE then return now + MINUTE end
+  return found
+end
+
+local function set_tat(key, value, now)
+  if value > now then
+    redis.call('SET', key, text(value), 'PX', text(math.ceil((value - now) / 1000) + 1000))
+  else
+    redis.call('DEL', key)
+  end
+end
+
+local function is_money(kind)
+  return kind == 'd' or kind == 'm' or kind == 't'
+end
+
+-- Raises what is settled to what a caller knows was; 1 when the counter was not there at all.
+local function restore(kind, key, floor)
+  if not is_money(kind) then return 0 end
+  local found = redis.call('HGET', key, 'm')
+  if tonumber(found or 0) < floor then redis.call('HSET', key, 'm', text(floor)) end
+  if found then return 0 end
+  redis.call('HSETNX', key, 'm', '0')
+  if LIFE_S[kind] then redis.call('EXPIRE', key, LIFE_S[kind]) end
+  return 1
+end
+
+local function keep(keys, id, state, parts, due_ms)
+  redis.call('HSET', keys[1], id, cmsgpack.pack({state, parts}))
+  redis.call('ZADD', keys[2], text(due_ms), id)
+  redis.call('EXPIRE', keys[1], IDLE_S)
+  redis.call('EXPIRE', keys[2], IDLE_S)
+end
+
+local function record(keys, id)
+  local found = redis.call('HGET', keys[1], id)
+  if not found then return nil end
+  found = cmsgpack.unpack(found)
+  return found[1], found[2]
+end
+
+-- Nobody said how these ended: their places are free again, their money is charged as it was reserved.
+local function expire(keys, id, parts, due_ms)
+  for _, part in ipairs(parts) do
+    local kind, key, taken = part[1], part[2], part[3]
+    if kind == 'c' then release(key, taken) end
+    if is_money(kind) then
+      release(key, taken)
+      add(key, 'e', taken)
+    end
+  end
+  keep(keys, id, 'expired', parts, due_ms)
+end
+
+local function sweep(keys, now, keep_ms)
+  local now_ms = math.floor(now / 1000)
+  local due = redis.call('ZRANGEBYSCORE', keys[2], '-inf', text(now_ms), 'LIMIT', 0, SWEEP)
+  for _, id in ipairs(due) do
+    local state, parts = record(keys, id)
+    if state == 'held' then
+      expire(keys, id, parts, now_ms + keep_ms)
+    else
+      redis.call('HDEL', keys[1], id)
+      redis.call('ZREM', keys[2], id)
+    end
+  end
+end
+
+-- How long an amount has to wait for room, in microseconds.
+local function wait(kind, key, limit, amount, hard, now)
+  if kind == 'r' then return math.max(0, math.max(tat(key, now), now) + amount - MINUTE - now) end
+  local left = limit - field(key, 'h')
+  if is_money(kind) then left = left - field(key, 'm') - field(key, 'e') end
+  if is_money(kind) and not hard then return left > 0 and 0 or NEVER end
+  return amount <= left and 0 or NEVER
+end
+
+local function take(kind, key, amount, now)
+  if kind == 'r' then
+    local mark = math.max(tat(key, now), now) + amount
+    set_tat(key, mark, now)
+    return mark
+  end
+  add(key, 'h', amount)
+  if kind == 'c' then redis.call('EXPIRE', key, IDLE_S) end
+  return 0
+end
+
+local function reading(kind, key, now)
+  if kind == 'r' then return {math.max(0, tat(key, now) - now), 0, 0} end
+  if kind == 'c' then return {field(key, 'h'), 0, 0} end
+  return {field(key, 'm'), field(key, 'e'), field(key, 'h')}
+end
+
+-- ARGV: id, life_ms, keep_ms, force, then for each counter: kind, limit, amount, hard, floor.
+-- Gives: admitted, the counter that refused (0: none), how long it has to wait, how many counters were not there, and
+-- three numbers a counter. A reservation that is there already is admitted again and takes nothing.
+local function reserve(keys, args)
+  local now = clock()
+  local id, life_ms, keep_ms, force = args[1], tonumber(args[2]), tonumber(args[3]), args[4] == '1'
+  sweep(keys, now, keep_ms)
+  local worst, longest, fresh = 0, 0, 0
+  local known = redis.call('HEXISTS', keys[1], id) == 1
+  for i = 3, #keys do
+    local at = 5 * (i - 3) + 5
+    fresh = fresh + restore(args[at], keys[i], tonumber(args[at + 4]))
+    local waits = wait(args[at], keys[i], tonumber(args[at + 1]), tonumber(args[at + 2]), args[at + 3] == '1', now)
+    if waits > longest and not known and not force then worst, longest = i - 2, waits end
+  end
+  if longest == 0 and not known then
+    local parts = {}
+    for i = 3, #keys do
+      local at = 5 * (i - 3) + 5
+      local amount = tonumber(args[at + 2])
+      parts[i - 2] = {args[at], keys[i], amount, take(args[at], keys[i], amount, now)}
+    end
+    keep(keys, id, 'held', parts, math.floor(now / 1000) + life_ms)
+  end
+  local found = {longest == 0 and 1 or 0, worst, longest, fresh}
+  for i = 3, #keys do
+    for _, number in ipairs(reading(args[5 * (i - 3) + 5], keys[i], now)) do found[#found + 1] = number end
+  end
+  return found
+end
+
+local function correct(state, part, actual, now)
+  local kind, key, taken, mark = part[1], part[2], part[3], part[4]
+  if kind == 'r' then
+    local delta = math.max(0, mark - taken + actual - now) - math.max(0, mark - now)
+    if delta ~= 0 then set_tat(key, tat(key, now) + delta, now) end
+  elseif kind == 'c' then
+    if state == 'held' then release(key, taken) end
+  elseif state == 'held' then
+    release(key, taken)
+    add(key, 'm', actual)
+  else
+    add(key, 'e', -math.min(taken, field(key, 'e')))
+    add(key, 'm', actual)
+  end
+end
+
+-- ARGV: id, keep_ms, then for each counter: kind, actual, floor. Gives 1, or 0 when that was done already.
+-- One that was never reserved here, or forgotten with everything else, is charged as it is.
+local function settle(keys, args)
+  local now = clock()
+  local id, keep_ms = args[1], tonumber(args[2])
+  local state, parts = record(keys, id)
+  if state == 'settled' then return 0 end
+  for i = 3, #keys do
+    local at = 3 * (i - 3) + 3
+    local kind, actual = args[at], tonumber(args[at + 1])
+    restore(kind, keys[i], tonumber(args[at + 2]))
+    if parts then
+      correct(state, parts[i - 2], actual, now)
+    elseif kind == 'r' then
+      take(kind, keys[i], actual, now)
+    elseif is_money(kind) then
+      add(keys[i], 'm', actual)
+    end
+  end
+  keep(keys, id, 'settled', {}, math.floor(now / 1000) + keep_ms)
+  sweep(keys, now, keep_ms)
+  return 1
+end
+
+-- Whether it takes writes; a ping would say yes at a read-only replica or a full server.
+local function probe(keys, args)
+  redis.call('SET', keys[1], '1', 'PX', 60000)
+  return 1
+end
+
+redis.register_function('arriero1_reserve', reserve)
+redis.register_function('arriero1_settle', settle)
+redis.register_function('arriero1_probe', probe)

@@ -1,0 +1,345 @@
+"""The counters of many replicas, in Redis: one function call reserves, another settles. What to do without it, too.
+
+Rule 1. A call waits for Redis once, before its first attempt, and no longer than the timeout; never after it.
+Rule 2. Whatever is not known to be settled is settled later, by its id; Redis counts it once.
+Rule 3. Without Redis this process counts for itself from what it last saw: soft budgets and rates go on; a hard budget
+        only within its lease, a small share of what was left when Redis was last heard of.
+Rule 4. What Redis forgot is put back from what is known here: sums that only grow, and the reservations still open.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from gateway.book import Ask, Book, Reading, Verdict
+from gateway.buckets import MINUTE_US, Purse, Rate, Rule, Slots, rate_us
+from gateway.errors import ArrieroError
+from gateway.outage import Outage
+from gateway.store import LIBRARY, Command, Store, StoreError
+
+KEEP_S = 600.0
+"""How long Redis remembers that a call was settled. What was sent and not answered is not sent again after that."""
+GRACE_S = 60.0
+"""How long after a call's deadline Redis waits to hear how it ended."""
+LEASE_SHARE, LEASE_S = 20, 10.0
+"""A twentieth of what was left of a hard budget, for so long after Redis was last heard of."""
+PROBE_S, PROBE_MOST_S = 0.1, 1.0
+UNSETTLED_MOST = 100_000
+LATE_S = 0.01
+"""A timer that comes so late says that this process was busy, not that Redis was."""
+KINDS = {"rpm": "r", "tpm": "r", "concurrent": "c", "day": "d", "month": "m", "total": "t"}
+
+
+class Unleased(ArrieroError):
+    """A hard budget of which nothing may be spent now, because nobody knows what is left."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__(rule.shown)
+        self.rule = rule
+
+
+class Share(NamedTuple):
+    """What one command is about: the keys of one slot, and the asks they count, by their place in the call's."""
+
+    keys: Sequence[str]
+    rules: Sequence[Rule]
+    places: Sequence[int]
+
+
+class Open(NamedTuple):
+    """A reservation that this process made."""
+
+    asks: Sequence[Ask]
+    shares: Sequence[Share]
+    until: float
+
+
+class Unsettled(NamedTuple):
+    """What Redis is not known to have settled yet; `sent` is when it was first told."""
+
+    id: str
+    shares: Sequence[Share]
+    actuals: Sequence[int]
+    sent: float | None = None
+
+
+class SharedBook:
+    """Counts in Redis. Owns what is open and unsettled; `book` is what was last seen there, and counts without it."""
+
+    def __init__(self, store: Store, book: Book, outage: Outage, clock: Callable[[], float], timeout_s: float) -> None:
+        self._store, self._book, self._outage, self._clock = store, book, outage, clock
+        self._timeout_s, self._split = timeout_s, store.split
+        self._open: dict[str, Open] = {}
+        self._unsettled: dict[str, Unsettled] = {}
+        self._asked: set[asyncio.Future[Any]] = set()
+        self._heard = -LEASE_S
+        self._leases: dict[str, int] = {}
+        self._recovery: asyncio.Task[None] | None = None
+        self._restoring: set[asyncio.Future[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def away(self) -> bool:
+        return self._outage.away
+
+    @property
+    def waiting(self) -> int:
+        """Settlements that Redis has not confirmed."""
+        return len(self._unsettled)
+
+    async def reserve(self, id_: str, asks: Sequence[Ask], life_s: float) -> Verdict:
+        """Takes all that is asked, or nothing. Raises Unleased."""
+        opened = Open(asks, self._shares(asks), self._clock() + life_s + GRACE_S)
+        if self._outage.away:
+            verdict = self._without(id_, asks)
+            if verdict.refused is None:
+                self._open[id_] = opened
+            return verdict
+        self._open[id_] = opened
+        try:
+            verdict = await self._asked_for(id_, opened)
+        except BaseException:
+            self._drop(id_, opened)
+            raise
+        if verdict.refused is not None:
+            self._open.pop(id_, None)
+        return verdict
+
+    async def _asked_for(self, id_: str, opened: Open) -> Verdict:
+        began = self._clock()
+        try:
+            replies = [await reply for reply in [self._ask(self._reserving(id_, opened, s)) for s in opened.shares]]
+        except StoreError:
+            verdict, sure = self._without(id_, opened.asks), False
+        else:
+            self._heard = began
+            verdict, sure = self._read(opened, replies), len(replies) == 1
+        if verdict.refused is not None and not sure:
+            self._drop(id_, opened)
+        return verdict
+
+    def _drop(self, id_: str, opened: Open) -> None:
+        """Gives back whatever may have been reserved of a call that does not take place."""
+        self._open.pop(id_, None)
+        zeros = [0] * len(opened.asks)
+        self._book.settle(id_, zeros)
+        self._tell(Unsettled(id_, opened.shares, zeros))
+
+    def settle(self, id_: str, actuals: Sequence[int]) -> bool:
+        """Never waits. False when that was done already."""
+        opened = self._open.pop(id_, None)
+        if opened is None:
+            return False
+        self._book.settle(id_, actuals)
+        self._tell(Unsettled(id_, opened.shares, actuals))
+        return True
+
+    def _without(self, id_: str, asks: Sequence[Ask]) -> Verdict:
+        """What this process may admit alone."""
+        fresh = self._clock() < self._heard + LEASE_S
+        for rule, amount in asks:
+            if rule.hard and not (fresh and amount <= self._leases.get(self._name(rule), 0)):
+                raise Unleased(rule)
+        verdict = self._book.reserve(id_, asks)
+        if verdict.refused is None:
+            for rule, amount in asks:
+                if rule.hard:
+                    self._leases[self._name(rule)] -= amount
+        return verdict
+
+    def _name(self, rule: Rule) -> str:
+        return f"{rule.name}:{self._book.label(rule)}" if rule.kind == "budget" else rule.name
+
+    def _shares(self, asks: Sequence[Ask]) -> Sequence[Share]:
+        """One for all counters; in a cluster one for each slot."""
+        tags = [ask.rule.group if self._split else asks[0].rule.group for ask in asks]
+        found = []
+        for tag in dict.fromkeys(tags):
+            places = [i for i, own in enumerate(tags) if own == tag]
+            rules = [asks[i].rule for i in places]
+            counters = [f"arriero:{{{rule.group}}}:{self._name(rule)}" for rule in rules]
+            found.append(Share([f"arriero:{{{tag}}}:open", f"arriero:{{{tag}}}:due", *counters], rules, places))
+        return found
+
+    def _reserving(self, id_: str, opened: Open, share: Share, force: str = "0") -> Command:
+        life_ms = int(max(0.0, opened.until - self._clock()) * 1000)
+        arguments: list[str | int] = [id_, life_ms, int(KEEP_S * 1000), force]
+        for rule, place in zip(share.rules, share.places, strict=True):
+            amount = opened.asks[place].amount
+            amount = rate_us(amount, rule.limit) if rule.kind in ("rpm", "tpm") else amount
+            arguments += [KINDS[rule.per or rule.kind], rule.limit, amount, int(rule.hard), self._floor(rule)]
+        return Command(f"{LIBRARY}_reserve", share.keys, arguments)
+
+    def _floor(self, rule: Rule) -> int:
+        return self._book.purse(rule).floor if rule.kind == "budget" else 0
+
+    def _settling(self, of: Unsettled, share: Share) -> Command:
+        arguments: list[str | int] = [of.id, int(KEEP_S * 1000)]
+        for rule, place in zip(share.rules, share.places, strict=True):
+            actual = of.actuals[place]
+            actual = rate_us(actual, rule.limit) if rule.kind in ("rpm", "tpm") else actual
+            arguments += [KINDS[rule.per or rule.kind], actual, 0]
+        return Command(f"{LIBRARY}_settle", share.keys, arguments)
+
+    def _read(self, opened: Open, replies: Sequence[Sequence[int]]) -> Verdict:
+        """The replies to a reservation; what they say is seen by the book of this process too."""
+        readings: list[Reading] = [Reading(0, 0)] * len(opened.asks)
+        refused, longest, lost = None, 0, False
+        for share, (_, worst, waits, fresh, *numbers) in zip(opened.shares, replies, strict=True):
+            if worst and waits > longest:
+                refused, longest = share.places[worst - 1], waits
+            for at, (rule, place) in enumerate(zip(share.rules, share.places, strict=True)):
+                lost |= self._see(rule, numbers[3 * at : 3 * at + 3]) and fresh > 0
+                readings[place] = self._reading(rule)
+        if lost:
+            self._restore()
+        return Verdict(refused, longest, readings)
+
+    def _see(self, rule: Rule, numbers: Sequence[int]) -> bool:
+        """Takes over what Redis counted; True for a budget that had been seen before."""
+        bucket = self._book.bucket(rule)
+        if isinstance(bucket, Rate):
+            bucket.tat_us = self._book.now_us() + numbers[0]
+        elif isinstance(bucket, Slots):
+            bucket.held = numbers[0]
+        elif isinstance(bucket, Purse):
+            before = bucket.seen
+            bucket.see(*numbers)
+            if rule.hard:
+                self._leases[self._name(rule)] = bucket.left(0) // LEASE_SHARE
+            return before
+        return False
+
+    def _reading(self, rule: Rule) -> Reading:
+        bucket, now_us = self._book.bucket(rule), self._book.now_us()
+        return Reading(bucket.left(now_us), min(bucket.reset_us(now_us), MINUTE_US), bucket.held)
+
+    def _ask(self, command: Command) -> "asyncio.Future[Any]":
+        """The reply, or a StoreError when it takes too long."""
+        future = self._store.send(command)
+        self._asked.add(future)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._timeout_s, self._late, future, loop.time() + self._timeout_s)
+        future.add_done_callback(lambda done: self._answered(done, timer))
+        return future
+
+    def _late(self, future: "asyncio.Future[Any]", due: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        if due is not None and loop.time() > due + LATE_S:
+            loop.call_later(self._timeout_s, self._late, future, None)
+        elif not future.done():
+            future.set_exception(StoreError(f"no answer within {self._timeout_s * 1000:.0f} ms"))
+
+    def _answered(self, future: "asyncio.Future[Any]", timer: asyncio.TimerHandle | None = None) -> None:
+        if timer is not None:
+            timer.cancel()
+        self._asked.discard(future)
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._outage.succeeded()
+        elif self._outage.failed(str(error)):
+            self._begin_outage(str(error))
+
+    def _begin_outage(self, why: str) -> None:
+        """Nobody who waits waits longer."""
+        for future in list(self._asked):
+            if not future.done():
+                future.set_exception(StoreError(why))
+        self._recover_soon()
+
+    def _recover_soon(self) -> None:
+        if self._recovery is None:
+            self._recovery = asyncio.create_task(self._recover())
+
+    def _tell(self, of: Unsettled) -> None:
+        """Settles in Redis, now or when it is back."""
+        if len(self._unsettled) >= UNSETTLED_MOST:
+            del self._unsettled[next(iter(self._unsettled))]
+        self._unsettled[of.id] = of
+        if not self._outage.away:
+            self._settle_now(of).add_done_callback(self._settled)
+
+    async def _confirmed(self, of: Unsettled, replies: "Sequence[asyncio.Future[Any]]") -> None:
+        for reply in replies:
+            await reply
+        self._unsettled.pop(of.id, None)
+
+    def _settle_now(self, of: Unsettled) -> "asyncio.Future[None]":
+        """Sends at once; the future is done when Redis has confirmed it, or fails with a StoreError."""
+        if of.sent is None:
+            of = self._unsettled[of.id] = of._replace(sent=self._clock())
+        replies = [self._store.send(self._settling(of, share)) for share in of.shares]
+        return asyncio.ensure_future(self._confirmed(of, replies))
+
+    def _settled(self, told: "asyncio.Future[Any]") -> None:
+        self._answered(told)
+        if not told.cancelled() and told.exception() is not None:
+            self._recover_soon()
+
+    def _restore(self) -> None:
+        """Redis lost its counters: what is open here is reserved there again, whatever is left."""
+        for id_, opened in list(self._open.items()):
+            for share in opened.shares:
+                future = self._store.send(self._reserving(id_, opened, share, "1"))
+                self._restoring.add(future)
+                future.add_done_callback(self._restored)
+
+    def _restored(self, future: "asyncio.Future[Any]") -> None:
+        self._restoring.discard(future)
+        self._answered(future)
+
+    async def _recover(self) -> None:
+        """Tries again and again, says all that was not said, and closes the circuit."""
+        pause_s, settled = PROBE_S, 0
+        while True:
+            await asyncio.sleep(pause_s * (0.5 + random.random() / 2))
+            pause_s = min(pause_s * 2, PROBE_MOST_S)
+            try:
+                await self._store.send(Command(f"{LIBRARY}_probe", ["arriero:probe"], []))
+                settled += await self._catch_up()
+            except StoreError:
+                continue
+            self._recovery = None
+            if self._outage.away:
+                self._outage.over(settled=settled)
+            return
+
+    async def _catch_up(self) -> int:
+        """Settles what is unsettled and reserves what is open. Raises StoreError."""
+        count = 0
+        while waiting := list(self._unsettled.values()):
+            for of in self._timely(waiting):
+                await self._settle_now(of)
+                count += 1
+        for id_, opened in list(self._open.items()):
+            for share in opened.shares:
+                await self._store.send(self._reserving(id_, opened, share, "1"))
+        return count
+
+    def _timely(self, waiting: Iterable[Unsettled]) -> Iterable[Unsettled]:
+        """Those that cannot have been settled so long ago that Redis forgot it."""
+        for of in waiting:
+            if of.sent is None or self._clock() - of.sent < KEEP_S - GRACE_S:
+                yield of
+            else:
+                self._unsettled.pop(of.id, None)
+
+    async def start(self) -> None:
+        """Loads the functions, so that no call waits for that; without Redis the gateway starts as well."""
+        try:
+            await self._store.send(Command(f"{LIBRARY}_probe", ["arriero:probe"], []))
+        except StoreError as error:
+            while not self._outage.away:
+                self._outage.failed(str(error))
+            self._begin_outage(str(error))
+
+    async def aclose(self) -> None:
+        """Says what is not said yet, where there is somebody to hear it."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+        await self._store.aclose()
