@@ -20,6 +20,9 @@ from gateway.endpoints.models import Models
 from gateway.fleet import Fleet, Lasting
 from gateway.front import Front, application
 from gateway.health import Health
+from gateway.ledger.book import opened
+from gateway.ledger.gauges import Writing
+from gateway.ledger.place import NOTHING_USUAL, Storage
 from gateway.limits import Limiter, Times
 from gateway.live import Live
 from gateway.log import Log
@@ -27,7 +30,7 @@ from gateway.metrics import Deployments, Metrics, labels_of
 from gateway.parts import Current, Parts
 from gateway.purses import Budgets
 from gateway.rules import Rulebook
-from gateway.settle import Settlement
+from gateway.settle import Books, Settlement
 from gateway.sharing import shared_book
 from gateway.types import Endpoint
 
@@ -45,6 +48,7 @@ class Gateway:
         catalog: Catalog | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        storage: Storage = NOTHING_USUAL,
     ) -> None:
         self.log, self.metrics, self.decisions = log or Log(), Metrics(), Decisions()
         self.live = Live(self.metrics.in_flight, self.metrics.draining)
@@ -54,6 +58,8 @@ class Gateway:
         self.metrics.registry.register(Budgets(self._book, self._shared))
         self._readings = Deployments({}, clock)
         self.metrics.registry.register(self._readings)
+        self.ledger = opened(config.store, storage, self.log, clock, wall)
+        self.metrics.registry.register(Writing(self.ledger))
         self._reloading = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self.current = Current(self._parts(config, Accounts(config, clock), Health(clock), self._lasting))
@@ -87,13 +93,16 @@ class Gateway:
         """What calls on this config are answered with. Raises ConfigError."""
         metrics, clock, wall = lasting.metrics, lasting.clock, lasting.wall
         fleet, keyring = Fleet(config, lasting, accounts, health), Keyring(config, wall)
-        settlement = Settlement(health, metrics, self.log, self.decisions, wall)
+        books = Books(self.log, self.decisions, self.ledger, fleet.baseline)
+        settlement = Settlement(health, metrics, books, wall)
         budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
         dispatcher = Dispatcher(config.attempts.max, budget, metrics.retries_refused.labels(), clock, wall)
         limiter = Limiter(Rulebook(config), self._book, metrics.limit_rejections, Times(clock, wall), self._shared)
         return Parts(fleet, keyring, dispatcher, settlement, self.live, limiter)
 
     async def start(self) -> None:
+        if self.ledger is not None:
+            await self.ledger.start()
         await self.fleet.accounts.start()
         if self._shared is not None:
             await self._shared.start()
@@ -156,4 +165,6 @@ class Gateway:
         if self._shared is not None:
             await self._shared.aclose()
         await self.fleet.aclose()
+        if self.ledger is not None:
+            await self.ledger.aclose()
         self.log.flush()

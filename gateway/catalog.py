@@ -69,6 +69,14 @@ class Row(Frozen, frozen=True, kw_only=True, forbid_unknown_fields=True):
     note: str = ""
     unverified: bool = False
 
+    def list_price(self, billing: str = "on_demand") -> Price | None:
+        """The price of a call, with that of cached prompt tokens; batch where it is billed so and known."""
+        if billing == "batch" and self.batch is not None:
+            return self.batch
+        if self.price is None or self.cached_input is None:
+            return self.price
+        return msgspec.structs.replace(self.price, cached=self.cached_input)
+
     def gone(self, today: date) -> bool:
         """Whether a new customer can no longer call it."""
         return not self.offered or (self.retires is not None and self.retires <= today)

@@ -21,6 +21,7 @@ from gateway.catalog import Catalog, table, to_json
 from gateway.check import warnings
 from gateway.config import Config
 from gateway.errors import ArrieroError, ConfigError
+from gateway.ledger.place import storage
 from gateway.refusals import unknown
 from gateway.reload import ConfigFile
 from gateway.remote import explain
@@ -183,8 +184,9 @@ def _serve(arguments: Arguments) -> int:
     with _configured(arguments.config) as origin:
 
         async def run() -> int:
+            kept = storage(os.environ.get("ARRIERO_DATA"), lasting=origin.file is not None)
             with loading.naming(origin.text):
-                gateway = Gateway(origin.config)
+                gateway = Gateway(origin.config, storage=kept)
 
             def shown(found: Running) -> str:
                 return screen(gateway, found, listen.host, origin.text, origin.notes)

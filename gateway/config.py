@@ -16,8 +16,9 @@ from gateway import redis_url
 from gateway.account import Account, Count, Section
 from gateway.allowance import BudgetConfig, LimitsConfig, RateConfig, moment
 from gateway.ledger.place import place
-from gateway.prices import check_price
+from gateway.prices import check_price, list_price, usd_to_nano
 from gateway.secret import Secret
+from gateway.types import Price
 
 NAME_RULE = "1 to 128 letters, digits and . _ : / @ + ~ -"
 NAME_PATTERN = r"^[A-Za-z0-9._:/@+~-]{1,128}(?!\n)$"
@@ -35,22 +36,48 @@ Label = Annotated[
 ]
 """A label's name or value, as `x-arriero-labels` takes them."""
 
+Billing = Literal["on_demand", "batch"]
+"""Which of a cloud's list prices a deployment is billed by, where the catalogue knows them."""
+
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 
 
-class PriceConfig(Section, frozen=True, kw_only=True):
-    """USD per one million tokens, exact to the nano-dollar."""
+class RatesConfig(Section, frozen=True, kw_only=True):
+    """USD per one million tokens, exact to the nano-dollar; `cached_in` is for prompt tokens from the cloud's cache."""
 
     input: Decimal = msgspec.field(name="in")
     output: Decimal = msgspec.field(name="out")
+    cached_in: Decimal | None = None
 
     def __post_init__(self) -> None:
-        for word, usd in (("in", self.input), ("out", self.output)):
+        for word, usd in (("in", self.input), ("out", self.output), ("cached_in", self.cached_in)):
             try:
-                check_price(usd)
+                check_price(usd or Decimal())
             except ValueError as error:
                 raise ValueError(f"'{word}': {error}") from error
+
+    def price(self) -> Price:
+        found = list_price(self.input, self.output)
+        return found if self.cached_in is None else msgspec.structs.replace(found, cached=usd_to_nano(self.cached_in))
+
+
+class LongConfig(RatesConfig, frozen=True, kw_only=True):
+    """The price of calls whose prompt is longer than `above_tokens`."""
+
+    above_tokens: Count
+
+
+class PriceConfig(RatesConfig, frozen=True, kw_only=True):
+    """The price of a deployment; `long` where the cloud bills long prompts by another."""
+
+    long: LongConfig | None = None
+
+    def price(self) -> Price:
+        found = super().price()
+        if self.long is None:
+            return found
+        return msgspec.structs.replace(found, long_tokens=self.long.above_tokens, long=self.long.price())
 
 
 class DeploymentConfig(Section, frozen=True, kw_only=True):
@@ -60,6 +87,7 @@ class DeploymentConfig(Section, frozen=True, kw_only=True):
     name: Name | None = None
     model: str | None = None
     price: PriceConfig | None = None
+    billing: Billing = "on_demand"
     context_tokens: Count | None = None
     max_output_tokens: Count | None = None
     features: tuple[str, ...] | None = None

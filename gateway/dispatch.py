@@ -7,11 +7,12 @@ Rule 3. A second attempt needs a token of the retry budget, counted when it is s
 Rule 4. What is taken is given back by the lease of the Opened that is returned, or before anything is raised.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from gateway import answer, relay
+from gateway import answer, charges, relay
 from gateway.errors import Answerable, ClientError, UpstreamError
 from gateway.lane import Lane, Route
 from gateway.lease import Lease
@@ -102,6 +103,11 @@ class Dispatcher:
                 return await self._attempt(call, lane, candidate, attempt)
             except UpstreamError as error:
                 failed.append(self._judged(call, lane, attempt, error))
+                if error.sent and error.kind in charges.MAYBE_BILLED:
+                    self._charge(call, lane, candidate, attempt)
+            except asyncio.CancelledError:
+                self._charge(call, lane, candidate, attempt)
+                raise
             sent += failed[-1].outcome.fault != "unfit"
             if not failed[-1].outcome.retry:
                 waiting = _after_overflow(failed[-1], candidate, waiting)
@@ -133,6 +139,11 @@ class Dispatcher:
             plain = answer.read(body, reply.headers.get("content-type", ""), call.endpoint)
             attempt.first_byte = self.clock()
             return Opened(lane, candidate, attempt, reply, lease.pop_all(), plain, None)
+
+    def _charge(self, call: Call, lane: Lane, candidate: Candidate, attempt: Attempt) -> None:
+        """What an attempt without an answer may yet be billed."""
+        usage = charges.undelivered(call, candidate, self.clock() - attempt.began)
+        lane.charge(attempt, usage, charges.nano(candidate, usage), self.wall())
 
     def _observe(self, lane: Lane, reply: Reply) -> None:
         seen = lane.provider.observe(reply, self.clock())

@@ -159,11 +159,8 @@ def _attempt(decision: Decision, attempt: Any) -> dict[str, Any]:
 
 def _baseline(call: Call, fleet: Fleet) -> dict[str, Any] | None:
     """What the closed model of the config would be expected to cost."""
-    if fleet.config.baseline is None:
-        return None
-    name = fleet.config.baseline.model
-    rows = [row for row in fleet.catalog.rows() if row.weights == name and row.price]
-    return {"model": name, "expected_cost_usd": _cost(rows[0].price, call)} if rows else None
+    found = fleet.baseline
+    return {"model": found.model, "expected_cost_usd": _cost(found.price, call)} if found else None
 
 
 def text(found: Mapping[str, Any], width: int = 100) -> str:

@@ -16,8 +16,9 @@ from gateway.config import Config, DeploymentConfig, RouteConfig
 from gateway.errors import ClientError, ConfigError, UpstreamError
 from gateway.health import Health
 from gateway.lane import Lane, Route
+from gateway.ledger.rows import Baseline
 from gateway.metrics import Bound, Metrics
-from gateway.prices import check_price, gpu_nano_per_s, list_price
+from gateway.prices import check_price, gpu_nano_per_s
 from gateway.router import NamedPolicy
 from gateway.types import FEATURES, Deployment, Missing, Observed, Price, Tenant
 
@@ -42,7 +43,7 @@ class Fleet:
         self._watches: list[asyncio.Task[None]] = []
         self.providers = accounts.providers
         self.routes = {name: self._route(name, route) for name, route in config.routes.items()}
-        self._check_baseline()
+        self.baseline = self._baseline()
         self.names = self._names()
 
     def lanes(self) -> Iterable[tuple[str, Lane]]:
@@ -165,11 +166,15 @@ class Fleet:
                 return found.name
         return None
 
-    def _check_baseline(self) -> None:
-        baseline = self.config.baseline
-        priced = sorted({row.weights for row in self.catalog.rows() if row.price})
-        if baseline is not None and baseline.model not in priced:
-            raise loading.unknown("baseline.model", baseline.model, priced, "priced model")
+    def _baseline(self) -> Baseline | None:
+        """The closed model that costs are compared with, at its list price."""
+        if self.config.baseline is None:
+            return None
+        name = self.config.baseline.model
+        priced = {row.weights: found for row in reversed(self.catalog.rows()) if (found := row.list_price())}
+        if name not in priced:
+            raise loading.unknown("baseline.model", name, sorted(priced), "priced model")
+        return Baseline(name, priced[name])
 
     def _known_weights(self) -> list[str]:
         return sorted({row.weights for row in self.catalog.rows()})
@@ -192,6 +197,7 @@ class Fleet:
             cloud=cloud,
             model=model,
             price=_price(config, row),
+            price_source=_price_source(config, row),
             per_character=row.per_character if row and config.price is None else None,
             gpu_nano_per_s=_gpu_nano_per_s(account, config.account) if config.price is None else 0,
             context_tokens=config.context_tokens or (row.context_tokens if row else None),
@@ -225,9 +231,16 @@ def _missing(policies: Iterable[NamedPolicy]) -> Missing:
 
 
 def _price(config: DeploymentConfig, row: Row | None) -> Price | None:
-    if config.price is None:
-        return row.price if row else None
-    return list_price(config.price.input, config.price.output)
+    if config.price is not None:
+        return config.price.price()
+    return row.list_price(config.billing) if row else None
+
+
+def _price_source(config: DeploymentConfig, row: Row | None) -> str:
+    """Whose price it is, for the ledger."""
+    if config.price is not None:
+        return "config"
+    return f"catalogue {row.cloud}/{row.weights} of {row.checked}" if row and row.price else "unknown"
 
 
 def _gpu_nano_per_s(account: Account, name: str) -> int:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from gateway.health import Facts
 from gateway.metrics import Bound
-from gateway.router import NamedPolicy
-from gateway.types import Candidate, Deployment, Provider
+from gateway.router import Attempt, NamedPolicy
+from gateway.types import NANO_PER_USD, Candidate, Deployment, Provider, Usage
 
 
 class Lane:
@@ -28,6 +28,14 @@ class Lane:
         self.stamp = self.facts.version + self.facts.account.version
         self.moves_with_time = bool(self.deployment.gpu_nano_per_s or view.error_rate)
         return view
+
+    def charge(self, attempt: Attempt, usage: Usage, nano: int, wall: float) -> None:
+        """What an attempt cost, written down wherever it counts. Once an attempt."""
+        attempt.usage, attempt.cost_nano, attempt.cost_estimated = usage, nano, usage.estimated
+        self.facts.spend(nano, wall)
+        self.bound.cost.inc(nano / NANO_PER_USD)
+        if usage.estimated:
+            self.bound.estimated.inc()
 
 
 class Route(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.errors import ArrieroError, ClientError, ServiceError
-from gateway.types import DROPPABLE, Call, Candidate, Policy, lacking
+from gateway.types import DROPPABLE, Call, Candidate, Policy, Usage, lacking
 
 
 class NamedPolicy(NamedTuple):
@@ -28,6 +28,7 @@ class Attempt(msgspec.Struct):
     ended: float | None = None
     cost_nano: int = 0
     cost_estimated: bool = False
+    usage: Usage | None = None
     degraded: Mapping[str, str] = {}
 
 

@@ -9,16 +9,19 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway import charges
 from gateway.decisions import Decisions
 from gateway.dispatch import Opened
 from gateway.errors import UpstreamError
 from gateway.health import Health
+from gateway.ledger.book import Ledger
+from gateway.ledger.rows import Baseline, Finished
 from gateway.log import Log
 from gateway.metrics import STATUSES, Metrics
 from gateway.outcome import judge
 from gateway.prices import usd
 from gateway.router import Decision
-from gateway.types import NANO_PER_USD, Call, Usage
+from gateway.types import Call, Usage
 
 
 class Ended(NamedTuple):
@@ -28,37 +31,37 @@ class Ended(NamedTuple):
     code: str = ""
 
 
+class Books(NamedTuple):
+    """Where it is written down that a call ended; the ledger may be off, and a baseline need not be named."""
+
+    log: Log
+    decisions: Decisions
+    ledger: Ledger | None = None
+    baseline: Baseline | None = None
+
+
 class Settlement:
     """What is done with a call that ended. Owns nothing; writes to those who do."""
 
-    def __init__(
-        self, health: Health, metrics: Metrics, log: Log, decisions: Decisions, wall: Callable[[], float]
-    ) -> None:
-        self.health, self.metrics, self.log, self.decisions, self.wall = health, metrics, log, decisions, wall
+    def __init__(self, health: Health, metrics: Metrics, books: Books, wall: Callable[[], float]) -> None:
+        self.health, self.metrics, self.wall = health, metrics, wall
+        self.log, self.decisions, self.ledger, self.baseline = books
 
-    def price(self, call: Call, opened: Opened, usage: Usage) -> int:
-        """Nano-dollars of an answer at the price that was in force when it was decided; 0 where no price is known.
-
-        By characters where the cloud bills those and they were counted, else by tokens."""
-        per_character = opened.lane.deployment.per_character
-        if per_character and usage.prompt_characters is not None and usage.output_characters is not None:
-            return per_character.cost(usage.prompt_characters, usage.output_characters)
-        price = opened.candidate.price
-        return price.cost(usage.prompt_tokens, usage.output_tokens) if price else 0
+    def begin(self, decision: Decision) -> None:
+        """The call was decided: from now on the ledger knows of it, even if this process dies."""
+        if self.ledger is not None:
+            self.ledger.begin(decision)
 
     def attempt(self, call: Call, opened: Opened, now: float, *, whole: bool) -> Usage:
         """Closes the attempt that won: what it used and cost, what was learned of its speed. `whole` is False when the
         client left or the stream broke; its speed up to there still counts, its length does not."""
         usage = _usage(call, opened)
         lane, attempt = opened.lane, opened.attempt
-        attempt.cost_nano, attempt.cost_estimated, attempt.ended = self.price(call, opened, usage), usage.estimated, now
-        lane.facts.spend(attempt.cost_nano, self.wall())
+        attempt.ended = now
+        lane.charge(attempt, usage, charges.nano(opened.candidate, usage), self.wall())
         lane.facts.used(usage.prompt_tokens, usage.output_tokens, now)
-        lane.bound.cost.inc(attempt.cost_nano / NANO_PER_USD)
         lane.bound.input.observe(usage.prompt_tokens)
         lane.bound.output.observe(usage.output_tokens)
-        if usage.estimated:
-            lane.bound.estimated.inc()
         fault = opened.stream.fault if opened.stream else None
         if fault is not None:
             self._broke(opened, fault, now)
@@ -104,6 +107,9 @@ class Settlement:
             self.metrics.removed.labels(call.route, name, policy).inc()
         decision.call = msgspec.structs.replace(call, body=b"", fields={})
         self.decisions.keep(decision, ended.status, ended.code, seconds)
+        if self.ledger is not None:
+            delivered = opened.attempt if opened is not None else None
+            self.ledger.keep(Finished(decision, delivered, ended.status, ended.code, seconds, self.baseline))
         self.log.write_later("call", _line, decision, opened, usage, ended, seconds)
 
     def refused(self, id_: str, key: str, endpoint: str, ended: Ended, seconds: float) -> None:

@@ -20,14 +20,23 @@ class Frozen(msgspec.Struct, frozen=True):
 
 
 class Price(Frozen, frozen=True):
-    """Nano-dollars per one million tokens, in and out."""
+    """Nano-dollars per one million tokens, in and out. Prompt tokens that the cloud had in its cache cost `cached`,
+    where that is known; a call of more than `long_tokens` of prompt (0: no such bound) costs `long` as a whole."""
 
     input: int
     output: int
+    cached: int | None = None
+    long_tokens: int = 0
+    long: "Price | None" = None
 
-    def cost(self, prompt_tokens: int, output_tokens: int) -> int:
-        """Nano-dollars for that many tokens, rounded half up once, at the end."""
-        return (self.input * prompt_tokens + self.output * output_tokens + TOKENS_PER_PRICE // 2) // TOKENS_PER_PRICE
+    def cost(self, prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
+        """Nano-dollars for that many tokens, rounded half up once, at the end; `cached_tokens` are of the prompt's."""
+        if self.long is not None and prompt_tokens > self.long_tokens > 0:
+            return self.long.cost(prompt_tokens, output_tokens, cached_tokens)
+        nano = self.input * prompt_tokens + self.output * output_tokens
+        if cached_tokens and self.cached is not None:
+            nano -= (self.input - self.cached) * min(cached_tokens, prompt_tokens)
+        return (nano + TOKENS_PER_PRICE // 2) // TOKENS_PER_PRICE
 
 
 Missing = Literal["strict", "emulate", "lossy"]
@@ -40,7 +49,8 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     `name` is unique within its route. `features` holds words of FEATURES, `emulates` those that the gateway can stand
     in for where the cloud lacks them, `missing` what the route wants of it. A limit of None is not known.
     `price` is the list price; own GPUs have none and are priced by their utilisation instead. Where the cloud bills
-    characters `per_character` is nano-dollars per one million of them, and `price` is an estimate.
+    characters `per_character` is nano-dollars per one million of them, and `price` is an estimate. `price_source` says
+    whose price it is.
     """
 
     name: str
@@ -48,6 +58,7 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     cloud: str
     model: str
     price: Price | None = None
+    price_source: str = ""
     per_character: Price | None = None
     gpu_nano_per_s: int = 0
     context_tokens: int | None = None

@@ -14,6 +14,7 @@ from gateway import loading
 from gateway.app import Gateway
 from gateway.catalog import Catalog
 from gateway.decisions import Kept
+from gateway.ledger.place import NOTHING_USUAL, Storage
 from gateway.log import Log
 from gateway.serve import Listen, Running, running
 from gateway.transport import Client
@@ -85,13 +86,16 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(
-    config: str | dict[str, Any], clock: Callable[[], float] | None = None, wall: Callable[[], float] | None = None
+    config: str | dict[str, Any],
+    clock: Callable[[], float] | None = None,
+    wall: Callable[[], float] | None = None,
+    storage: Storage = NOTHING_USUAL,
 ) -> AsyncIterator[Served]:
     """A gateway for a config in YAML or plain objects, on ports of the system's choosing."""
     out = io.BytesIO()
     times: dict[str, Any] = {name: value for name, value in (("clock", clock), ("wall", wall)) if value is not None}
     built = loading.parse(config) if isinstance(config, str) else loading.build(config)
-    gateway = Gateway(built, log=Log(out, human=False), catalog=CATALOG, **times)
+    gateway = Gateway(built, log=Log(out, human=False), catalog=CATALOG, storage=storage, **times)
     async with running(gateway, Listen(port=0, admin_port=0)) as found:
         yield Served(gateway, found, out)
 

@@ -99,6 +99,7 @@ class Exchange:
         auth.authorize(self.tenant, route.name)
         call = self._call(route, peeked, body)
         self.decision = self._decided(call, route)
+        self.parts.settlement.begin(self.decision)
         if not self.decision.order:
             raise nobody(self.decision)
         if rules := self.parts.limiter.rules(self.tenant, route.name):

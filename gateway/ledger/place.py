@@ -6,6 +6,8 @@ from urllib.parse import unquote, urlsplit
 
 FORMS = "sqlite:///file.db (relative), sqlite:////folder/file.db, sqlite:///:memory: or postgresql://user:password@host/name"
 JOURNAL = "arriero.journal"
+USUAL = "sqlite:///arriero.db"
+MEMORY = "sqlite:///:memory:"
 
 
 class Place(NamedTuple):
@@ -20,6 +22,22 @@ class Place(NamedTuple):
     @property
     def in_memory(self) -> bool:
         return self.address == ":memory:"
+
+
+class Storage(NamedTuple):
+    """The folder of what is kept on this machine; the URL of the ledger where the config names none, None for none."""
+
+    folder: Path = Path()
+    usual: str | None = None
+
+
+NOTHING_USUAL = Storage()
+
+
+def storage(folder: str | None, *, lasting: bool) -> Storage:
+    """In the folder of $ARRIERO_DATA, else in the current one. A run without a config file and without that folder is
+    not `lasting`: it keeps its ledger in memory and leaves nothing behind."""
+    return Storage(Path(folder or ""), USUAL if lasting or folder else MEMORY)
 
 
 def place(url: str, folder: Path) -> Place:

@@ -324,7 +324,16 @@ DEPLOYMENTS = [
     (deployment("price: {in: 1, out: .nan}"), f"{ONE}.price: 'out': NaN is not an amount of US dollars"),
     (deployment("price: {in: 2000000, out: 1}"), f"{ONE}.price: 'in': 2000000 is more than 1,000,000 US dollars"),
     (deployment("price: {in: cheap, out: 1}"), f"{ONE}.price.in: must be a number, not text"),
-    (deployment("price: {in: 1, out: 1, cached: 1}"), f"{ONE}.price.cached: unknown word 'cached'; known: in, out"),
+    (
+        deployment("price: {in: 1, out: 1, cached: 1}"),
+        f"{ONE}.price.cached: unknown word 'cached'; did you mean 'cached_in'?",
+    ),
+    (
+        deployment("price: {in: 1, out: 1, cached_in: -1}"),
+        f"{ONE}.price: 'cached_in': -1 is not an amount of US dollars",
+    ),
+    (deployment("price: {in: 1, out: 1, long: {in: 1, out: 1}}"), f"{ONE}.price.long: 'above_tokens' is missing"),
+    (deployment("billing: bulk"), f"{ONE}.billing: unknown value 'bulk'; known: on_demand, batch"),
     (deployment("features: chat"), f"{ONE}.features: must be a list, not text"),
     (deployment("features: [chat, tool]"), f"{ONE}.features[1]: unknown feature 'tool'; did you mean 'tools'?"),
     (deployment("features: [+strem]"), f"{ONE}.features[0]: unknown feature 'strem'; did you mean 'stream'?"),

@@ -21,13 +21,16 @@ accounts dispatch loading
 auth decisions lane lease limits relay sharing
 purses room rules tenants
 refusals
-ledger.migrations
-ledger.database
+ledger.gauges
+ledger.book
+ledger.writer
+ledger.insert ledger.journal ledger.migrations ledger.retention
+ledger.database ledger.rows ledger.underway
 shared_book
 answer config live metrics outage plugins router wires yaml_file
 log store
 allowance
-account bound catalog health probe tally
+account bound catalog charges health probe tally
 keyformat ledger.place peek prices redis_url sse transport
 forward
 book connection dial

@@ -1,0 +1,179 @@
+"""The ledger as the rest of the gateway sees it: calls begin and end in it, and it can be read.
+
+Rule 1. Nothing here waits: `begin` is a copy in memory, `keep` an entry in a list. Lines are made together a few times
+        a second; threads do the rest.
+Rule 2. A call is in its slot until its line is in the journal, and in the journal until it is in the database: whenever
+        the process dies, every call is in one of them, and none is counted twice.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from gateway.config import StoreConfig
+from gateway.errors import ConfigError
+from gateway.ledger import rows
+from gateway.ledger.database import Database, LedgerError, connect
+from gateway.ledger.journal import Journal
+from gateway.ledger.migrations import TooNew, migrate
+from gateway.ledger.place import Place, Storage, place
+from gateway.ledger.retention import Bound, Retention
+from gateway.ledger.rows import Finished
+from gateway.ledger.writer import Batch, Tally, Writer
+from gateway.log import Log
+from gateway.router import Decision
+
+FLUSH_S = 0.05
+TOGETHER = 64
+"""Lines made in one go: more would hold up the loop."""
+CLOSE_S = 5.0
+FLUSHED_S = 2.0
+CALLS_IN_MEMORY = 20_000
+T = TypeVar("T")
+
+
+def opened(
+    store: StoreConfig, storage: Storage, log: Log, clock: Callable[[], float], wall: Callable[[], float]
+) -> "Ledger | None":
+    """The ledger that a config names, or else the usual one of this kind of run; None where there is none."""
+    url = store.ledger.reveal() if store.ledger is not None else storage.usual
+    if url is None:
+        return None
+    return Ledger(place(url, storage.folder), log, keep_days=store.keep_days, clock=clock, wall=wall)
+
+
+class Ledger:
+    """One process's end of the ledger. Owns the calls that wait to be written down."""
+
+    def __init__(
+        self,
+        place: Place,
+        log: Log,
+        *,
+        keep_days: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.place, self._log = place, log
+        bound = Bound(keep_days, CALLS_IN_MEMORY if place.in_memory else None)
+        self._retention = Retention(bound, clock, wall)
+        self._waiting: list[tuple[Finished, int]] = []
+        self._slots: dict[str, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writer: Writer | None = None
+
+    # ------------------------------------------------------------------ life
+    async def start(self) -> None:
+        """Opens the journal and begins to write. Raises ConfigError for a ledger of a newer version; a database that is
+        away, or a folder that cannot be written, is said and does not keep the gateway from serving."""
+        self._loop = asyncio.get_running_loop()
+        journal = None
+        if not self.place.in_memory:
+            journal = self._journal()
+            await asyncio.to_thread(self._check)
+        self._writer = Writer(self.place, journal, self._retention, self._say)
+        self._writer.start()
+
+    def _journal(self) -> Journal | None:
+        try:
+            return Journal(self.place.journal)
+        except OSError as error:
+            remedy = "set ARRIERO_DATA to a folder that can be written; until then a crash may lose calls"
+            self._log.write(
+                "ledger_journal", state="none", folder=str(self.place.journal), reason=error.strerror, remedy=remedy
+            )
+            return None
+
+    def _check(self) -> None:
+        """Refuses a ledger that is not for us; what else is wrong with it may pass."""
+        try:
+            database = connect(self.place)
+            try:
+                migrate(database)
+            finally:
+                database.close()
+        except TooNew as error:
+            raise ConfigError("store.ledger", f"{self.place.shown} cannot be used: {error}") from error
+        except LedgerError:
+            return  # the writer says it, and tries again
+        except ImportError as error:
+            raise ConfigError("store.ledger", "PostgreSQL needs a driver: pip install 'arriero[postgres]'") from error
+
+    def _say(self, event: str, **fields: object) -> None:
+        """A line of the log, from any thread."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(lambda: self._log.write(event, **fields))
+        except RuntimeError:  # the loop is closed
+            return
+
+    async def aclose(self) -> None:
+        """Writes what waits; what the database does not take in time stays in the journal."""
+        if self._writer is not None:
+            self._flush_all()
+            await asyncio.to_thread(self._writer.close, CLOSE_S)
+            self._writer = None
+
+    # ------------------------------------------------------------------ a call
+    def begin(self, decision: Decision) -> None:
+        """The call is about to be sent: from now on it is not lost, whatever happens."""
+        if self._writer is not None and self._writer.journal is not None:
+            slot = self._writer.journal.underway.begin(rows.intent(decision))
+            if slot >= 0:
+                self._slots[decision.id] = slot
+
+    def keep(self, finished: Finished) -> None:
+        """The call ended."""
+        self._waiting.append((finished, self._slots.pop(finished.decision.id, -1)))
+        if self._timer is None and self._loop is not None:
+            self._timer = self._loop.call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        """Makes the lines of some calls; of more in the loop's next round."""
+        self._timer = None
+        some, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+        if self._writer is None or not some:
+            return
+        lines = [rows.line(finished) for finished, _ in some]
+        self._writer.add(Batch(lines, [slot for _, slot in some]))
+        if self._waiting:
+            assert self._loop is not None
+            self._timer = self._loop.call_later(0, self._flush)
+
+    def _flush_all(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiting:
+            self._flush()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    # ------------------------------------------------------------------ reading
+    @property
+    def tally(self) -> Tally:
+        return self._writer.tally if self._writer is not None else Tally()
+
+    @property
+    def journal_bytes(self) -> int:
+        journal = self._writer.journal if self._writer is not None else None
+        return journal.waiting_bytes if journal is not None else 0
+
+    async def read(self, ask: Callable[[Database], T]) -> T:
+        """What the database answers, with all that ended before in it, as far as it can take that in. Raises Away."""
+        self._flush_all()
+        deadline = time.monotonic() + FLUSHED_S
+        while self.tally.waiting > 0 and not self.tally.database_away and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        return await asyncio.to_thread(self._read, ask)
+
+    def _read(self, ask: Callable[[Database], T]) -> T:
+        if self.place.in_memory and self._writer is not None:
+            with self._writer.using:
+                return ask(self._writer.connected())
+        database = connect(self.place)
+        try:
+            return ask(database)
+        finally:
+            database.close()

@@ -1,0 +1,304 @@
+"""A call that ended as one line of JSON: its row, the rows of its attempts, and its decision. Pure.
+
+Rule 1. A line is `[call, [attempt, …]]`, each a list in the order of CALLS and ATTEMPTS: that is what the journal holds
+        and what both databases take apart by themselves.
+Rule 2. The row of a call says what its client got and what that cost (`cost_nano`); `spent_nano` is what all of its
+        attempts cost, for clouds bill failed ones too.
+Rule 3. Nothing of a prompt, an answer or a key is in a row.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.router import Attempt, Decision
+from gateway.types import Candidate, Price, Usage
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+MOST_NANO = 2**63 - 1
+"""What a BIGINT holds."""
+NOTHING = Usage(0, 0)
+
+_USED = (
+    ("prompt_tokens", "int"),
+    ("cached_tokens", "int"),
+    ("output_tokens", "int"),
+    ("prompt_characters", "int"),
+    ("output_characters", "int"),
+)
+CALLS: tuple[tuple[str, str], ...] = (
+    ("id", "text"),
+    ("request_id", "text"),
+    ("at_ms", "int"),
+    ("key_id", "text"),
+    ("key_name", "text"),
+    ("team", "text"),
+    ("route", "text"),
+    ("endpoint", "text"),
+    ("stream", "int"),
+    ("deployment", "text"),
+    ("cloud", "text"),
+    ("model", "text"),
+    *_USED,
+    ("cost_nano", "int"),
+    ("spent_nano", "int"),
+    ("baseline_nano", "int"),
+    ("baseline_model", "text"),
+    ("estimated", "int"),
+    ("attempts", "int"),
+    ("ttft_ms", "int"),
+    ("total_ms", "int"),
+    ("outcome", "text"),
+    ("status", "int"),
+    ("code", "text"),
+    ("labels", "json"),
+    ("decision", "json"),
+)
+ATTEMPTS: tuple[tuple[str, str], ...] = (
+    ("call_id", "text"),
+    ("n", "int"),
+    ("at_ms", "int"),
+    ("route", "text"),
+    ("deployment", "text"),
+    ("cloud", "text"),
+    ("model", "text"),
+    ("outcome", "text"),
+    ("message", "text"),
+    ("status", "int"),
+    ("delivered", "int"),
+    *_USED,
+    ("price", "json"),
+    ("cost_nano", "int"),
+    ("marginal_nano", "int"),
+    ("estimated", "int"),
+    ("began_ms", "int"),
+    ("ttft_ms", "int"),
+    ("total_ms", "int"),
+    ("degraded", "json"),
+)
+
+
+class Baseline(NamedTuple):
+    """The closed model that costs are compared with, at today's price."""
+
+    model: str
+    price: Price
+
+
+class Finished(NamedTuple):
+    """A call that ended. `delivered` is the attempt whose answer the client got, at least in part."""
+
+    decision: Decision
+    delivered: Attempt | None
+    status: int
+    code: str
+    seconds: float
+    baseline: Baseline | None = None
+
+
+def line(finished: Finished) -> bytes:
+    """The line of a call, with its line break."""
+    decision = finished.decision
+    candidates = {candidate.name: candidate for candidate in decision.candidates}
+    call = _call(finished, candidates)
+    attempts = [
+        _attempt(decision, n, attempt, candidates[attempt.deployment], finished.delivered)
+        for n, attempt in enumerate(decision.attempts, 1)
+    ]
+    return _encode((call, attempts)) + b"\n"
+
+
+def _call(finished: Finished, candidates: Mapping[str, Candidate]) -> tuple[object, ...]:
+    decision, delivered = finished.decision, finished.delivered
+    call, tenant = decision.call, decision.call.tenant
+    winner = candidates[delivered.deployment].deployment if delivered else None
+    usage = delivered.usage or NOTHING if delivered else NOTHING
+    compared = finished.baseline if call.endpoint != "embeddings" else None
+    return (
+        decision.id,
+        call.id,
+        int(decision.wall * 1000),
+        tenant.id or tenant.name,
+        tenant.name,
+        tenant.team or "",
+        call.route,
+        call.endpoint,
+        int(call.stream),
+        winner.name if winner else None,
+        winner.cloud if winner else None,
+        winner.model if winner else None,
+        *_used(usage),
+        _money(delivered.cost_nano) if delivered else 0,
+        _money(sum([attempt.cost_nano for attempt in decision.attempts])),
+        _money(compared.price.cost(*_tokens(usage))) if compared else None,
+        compared.model if compared else None,
+        int(any(attempt.cost_estimated for attempt in decision.attempts)),
+        len(decision.attempts),
+        _ms(delivered.began, delivered.first_byte) if delivered else None,
+        round(finished.seconds * 1000),
+        outcome(finished.status, finished.code),
+        finished.status,
+        _plain(finished.code),
+        call.labels,
+        _shown(decision),
+    )
+
+
+def outcome(status: int, code: str) -> str:
+    """How a call ended, in a word: ok, incomplete, client_gone, failed."""
+    if status == 499:
+        return "client_gone"
+    return "failed" if status != 200 else "incomplete" if code else "ok"
+
+
+def _attempt(
+    decision: Decision, n: int, attempt: Attempt, candidate: Candidate, delivered: Attempt | None
+) -> tuple[object, ...]:
+    deployment, usage = candidate.deployment, attempt.usage or NOTHING
+    began_s = attempt.began - decision.now
+    own = candidate.marginal if deployment.gpu_nano_per_s else None
+    return (
+        decision.id,
+        n,
+        int((decision.wall + began_s) * 1000),
+        decision.call.route,
+        attempt.deployment,
+        deployment.cloud,
+        deployment.model,
+        attempt.outcome,
+        _plain(attempt.message),
+        attempt.status,
+        int(attempt is delivered),
+        *_used(usage),
+        price_row(candidate.price, deployment.per_character, deployment.price_source),
+        _money(attempt.cost_nano),
+        None if own is None else _money(own.cost(*_tokens(usage))),
+        int(attempt.cost_estimated),
+        round(began_s * 1000),
+        _ms(attempt.began, attempt.first_byte),
+        _ms(attempt.began, attempt.ended) or 0,
+        attempt.degraded,
+    )
+
+
+def _used(usage: Usage) -> tuple[object, ...]:
+    cached = min(usage.cached_tokens, usage.prompt_tokens)
+    return usage.prompt_tokens, cached, usage.output_tokens, usage.prompt_characters, usage.output_characters
+
+
+def _tokens(usage: Usage) -> tuple[int, int, int]:
+    return usage.prompt_tokens, usage.output_tokens, usage.cached_tokens
+
+
+def _money(nano: int) -> int:
+    return nano if nano < MOST_NANO else MOST_NANO
+
+
+def _ms(began: float, then: float | None) -> int | None:
+    return None if then is None else round((then - began) * 1000)
+
+
+@lru_cache(maxsize=1024)
+def price_row(price: Price | None, per_character: Price | None, source: str) -> msgspec.Raw:
+    """The price a cost was made by, nano-dollars per one million, and where it is from."""
+    found: dict[str, object] = {"source": source}
+    for unit, row in (("tokens", price), ("characters", per_character)):
+        if row is not None:
+            found[unit] = msgspec.to_builtins(row)
+    return msgspec.Raw(_encode(found))
+
+
+def _plain(text: str) -> str:
+    """Without what a database or a terminal chokes on."""
+    if text.isascii() and text.isprintable():
+        return text[:256]
+    return "".join(c if c.isprintable() else "?" for c in text[:256])
+
+
+def _shown(decision: Decision) -> dict[str, object]:
+    """What `explain` needs of a decision, and no more: it is kept for every call."""
+    call, now = decision.call, decision.now
+    return {
+        "prompt_tokens": call.prompt_tokens,
+        "max_output_tokens": call.max_output_tokens,
+        "expected_output_tokens": call.expected_output_tokens,
+        "features": list(call.features),
+        "policies": decision.policies,
+        "notes": decision.notes,
+        "removed": decision.removed,
+        "order": [candidate.name for candidate in decision.order],
+        "candidates": [_candidate(candidate, call.stream, now) for candidate in decision.candidates],
+    }
+
+
+def _candidate(candidate: Candidate, stream: bool, now: float) -> tuple[object, ...]:
+    """Name, cloud, model, region; price in and out; first token p50, p95, samples and age; error rate, failures, calls
+    in flight, queue, KV use, seconds of cooling, requests and tokens left."""
+    deployment, price = candidate.deployment, candidate.price
+    ttft = (candidate.stream if stream else candidate.plain).ttft
+    return (
+        deployment.name,
+        deployment.cloud,
+        deployment.model,
+        deployment.region,
+        price and (price.input, price.output),
+        ttft and (round(ttft.p50_s, 5), round(ttft.p95_s, 5), ttft.samples, round(now - ttft.updated, 1)),
+        round(candidate.error_rate, 4),
+        candidate.failures,
+        candidate.in_flight,
+        candidate.queue,
+        candidate.kv_used,
+        round(max(0.0, candidate.cooling_until - now), 3),
+        candidate.room.requests_left,
+        candidate.room.tokens_left,
+    )
+
+
+# ---------------------------------------------------------------- calls under way when the process died
+def intent(decision: Decision) -> bytes:
+    """What must be known of a call before it is sent, in as little as possible."""
+    call = decision.call
+    tenant = call.tenant
+    first = decision.order[0] if decision.order else None
+    return _encode(
+        (
+            decision.id,
+            call.id,
+            int(decision.wall * 1000),
+            tenant.id or tenant.name,
+            tenant.name,
+            tenant.team or "",
+            call.route,
+            call.endpoint,
+            int(call.stream),
+            call.prompt_tokens,
+            call.expected_output_tokens,
+            first and (first.name, first.deployment.cloud, first.deployment.model),
+            first and first.price and (first.price.input, first.price.output),
+        )
+    )
+
+
+LOST = "lost_in_crash"
+
+
+def lost(record: bytes) -> bytes:
+    """The line of a call that was under way when its gateway died, all of it estimated. b"" for half of it."""
+    try:
+        id_, request_id, at_ms, key_id, key, team, route, endpoint, stream, prompt, output, first, price = _decode(
+            record
+        )
+    except (msgspec.DecodeError, ValueError, TypeError):
+        return b""
+    name, cloud, model = first or (None, None, None)
+    found = Price(*price) if price else None
+    cost = _money(found.cost(prompt, output)) if found else 0
+    used = (prompt, 0, output, None, None) if first else (0, 0, 0, None, None)
+    who = (id_, request_id, at_ms, key_id, key, team, route, endpoint, stream, name, cloud, model)
+    call = (*who, *used, cost, cost, None, None, 1, int(first is not None), None, 0, LOST, 0, "", {}, {})
+    row = price_row(found, None, "estimate")
+    attempt = (id_, 1, at_ms, route, name, cloud, model, LOST, "", 0, 1, *used, row, cost, None, 1, 0, None, 0, {})
+    return _encode((call, [attempt] if first else [])) + b"\n"
