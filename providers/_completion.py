@@ -152,7 +152,7 @@ class Chunks:
             _encode(model),
         )
         self._first = self._head + b'{"index":0,"delta":{'
-        self._stops = stops
+        self.stops = stops
         self._cutters: dict[int, Cutter] = {}
 
     def delta(self, fields: bytes, index: int = 0, finish: str | None = None, logprobs: bytes = b"null") -> bytes:
@@ -168,9 +168,9 @@ class Chunks:
 
     def text(self, text: str, index: int = 0, logprobs: bytes = b"null") -> bytes:
         """Text as far as it can be shown, b"" while it cannot. A stop string that is met here ends the choice."""
-        if not self._stops:
+        if not self.stops:
             return self.delta(b'"content":' + _encode(text), index, None, logprobs)
-        cutter = self._cutters.setdefault(index, Cutter(self._stops))
+        cutter = self._cutters.setdefault(index, Cutter(self.stops))
         if cutter.hit:
             return b""
         shown = cutter.feed(text)

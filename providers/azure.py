@@ -26,6 +26,12 @@ API_VERSIONS: Mapping[Form, str] = {
     "deployments": "2024-10-21",
 }
 
+REFERENCE = frozenset(
+    """model messages frequency_penalty presence_penalty max_tokens response_format seed stop stream temperature top_p
+    tools tool_choice""".split()  # noqa: SIM905
+)
+"""What the inference API knows; all else is as `extra_parameters` says."""
+
 
 class Azure(OpenAI, frozen=True, kw_only=True):
     """`api_key` goes as `api-key`, `token` (of Entra) as bearer, `entra` says how to have such tokens; `auth: bearer`
@@ -69,6 +75,11 @@ class Azure(OpenAI, frozen=True, kw_only=True):
         if form == "models":
             return f"{path.removesuffix('/models')}/models/{endpoint}{version}"
         return f"{path}/{endpoint}{version}"
+
+    def takes(self, model: str) -> frozenset[str] | None:
+        if self.extra_parameters == "pass-through" or self.url_form() not in ("models", "serverless"):
+            return None
+        return REFERENCE
 
     def headers(self) -> Sequence[tuple[str, str]]:
         if self.token:

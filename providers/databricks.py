@@ -11,12 +11,19 @@ import msgspec
 from gateway.errors import Detail
 from gateway.secret import Secret
 from gateway.types import Call, Deployment
+from providers._parameters import CHAT, IGNORABLE
 from providers.credentials.access_token import AccessToken
 from providers.credentials.databricks import ServicePrincipal
-from providers.openai import UNNOTICED, OpenAI
+from providers.openai import OpenAI
 
 _BAD_REQUEST = b"Bad request: "
 _ANY_OBJECT = msgspec.Raw(b'{"type":"object","properties":{}}')
+
+TAKES = frozenset(
+    """model messages max_completion_tokens max_tokens n response_format stop stream temperature tools tool_choice
+    top_p""".split()  # noqa: SIM905
+)
+"""Of its Llamas, the output limit by its old name: any other is an unknown field; litellm 1.109.1 sends no other."""
 
 
 class Databricks(OpenAI, frozen=True, kw_only=True):
@@ -31,7 +38,6 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
     client_secret: Secret | None = None
     stream_usage: bool = False
 
-    left_out = UNNOTICED
     token_refusals = frozenset({401, 403})
     """Databricks answers 403 to a token that it does not know."""
 
@@ -43,6 +49,9 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
             raise ValueError("'client_id' and 'client_secret' go together")
         if self.api_key is not None and self.client_id is not None:
             raise ValueError("needs one of 'api_key' and 'client_id', not both")
+
+    def takes(self, model: str) -> frozenset[str] | None:
+        return TAKES if "llama" in model else CHAT - IGNORABLE
 
     def base_url(self) -> str:
         return self.url.rstrip("/").removesuffix("/serving-endpoints") + "/serving-endpoints"

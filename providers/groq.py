@@ -2,7 +2,14 @@
 
 Source: groq 1.7.0 (docstrings and types); console.groq.com/docs/rate-limits for the headers."""
 
+from providers._parameters import CHAT
 from providers.openai import OpenAI
+
+TAKES = CHAT - set(
+    """audio modalities moderation prediction prompt_cache_key prompt_cache_options prompt_cache_retention
+    safety_identifier verbosity web_search_options""".split()  # noqa: SIM905
+)
+"""It refuses any other with `property '…' is unsupported`."""
 
 
 class Groq(OpenAI, frozen=True, kw_only=True):
@@ -11,4 +18,6 @@ class Groq(OpenAI, frozen=True, kw_only=True):
     title = "Groq"
     credentials = "API key"
     default_url = "https://api.groq.com/openai/v1"
-    left_out = frozenset({"prediction", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"})
+
+    def takes(self, model: str) -> frozenset[str] | None:
+        return TAKES

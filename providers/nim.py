@@ -2,7 +2,13 @@
 
 Source: litellm 1.109.1, run; parameters as it lists them; the closed list can1357/oh-my-pi#2299."""
 
-from providers.openai import UNNOTICED, OpenAI
+from providers.openai import OpenAI
+
+TAKES = frozenset(
+    """model messages max_tokens max_completion_tokens frequency_penalty presence_penalty response_format seed stop
+    stream stream_options temperature tools tool_choice top_p""".split()  # noqa: SIM905
+)
+"""It refuses any other as an unsupported parameter: can1357/oh-my-pi#2299."""
 
 
 class NIM(OpenAI, frozen=True, kw_only=True):
@@ -11,4 +17,6 @@ class NIM(OpenAI, frozen=True, kw_only=True):
     title = "NVIDIA NIM"
     credentials = "API key, or none for your own"
     default_url = "https://integrate.api.nvidia.com/v1"
-    left_out = UNNOTICED
+
+    def takes(self, model: str) -> frozenset[str] | None:
+        return TAKES

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-import msgspec
-
 from gateway.account import Account
 from gateway.errors import UpstreamError
 from gateway.secret import Pem, Secret
@@ -88,8 +86,6 @@ class OCI(Account, frozen=True, kw_only=True):
                 "'compartment' is missing: the OCID of the compartment that pays, such as "
                 "ocid1.compartment.oc1..aaaa, or of the tenancy for its root"
             )
-        if self.api_key is not None:
-            msgspec.structs.force_setattr(self, "emulates", frozenset())  # a pass-through stands in for nothing
         if self.key and self.key_file:
             raise ValueError("needs either 'key' or 'key_file', not both")
         has_key = bool(self.key or self.key_file)

@@ -19,7 +19,9 @@ from gateway.outcome import go_duration_s
 from gateway.peek import rewrite, spans
 from gateway.secret import Secret
 from gateway.transport import Client, Response, begun_head, ended_head, request_head
-from gateway.types import Call, Deployment, Endpoint, Observed, Provider, Reply, Room
+from gateway.types import Call, Deployment, Endpoint, Observed, Provider, Reply, Room, lacking
+from providers._emulation import EMULATES
+from providers._passed import answer, prepared
 from providers.credentials.access_token import AccessToken
 
 _encode = msgspec.json.Encoder().encode
@@ -29,35 +31,30 @@ ERROR_BODY_S = 1.0
 POLL_S = 2.0
 LOOK_S = 2.0
 """How long the heads of requests are kept where a credential in them comes from a file."""
-UNNOTICED = frozenset(
-    {
-        "metadata",
-        "parallel_tool_calls",
-        "prediction",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "user",
-    }
-)
-"""Parameters of OpenAI's that change nothing of what an answer may be (`parallel_tool_calls: false` is a feature)."""
 
 
 class OpenAI(Account, frozen=True, kw_only=True):
-    """`url` is the base that `/chat/completions` is added to, such as https://api.openai.com/v1."""
+    """`url` is the base that `/chat/completions` is added to, such as https://api.openai.com/v1. `emulates` are the
+    features that the gateway may stand in for where a model lacks them."""
 
     title = "anything OpenAI-compatible"
     credentials = "API key"
     api_key: Secret | None = None
     stream_usage: bool = True
+    emulates: frozenset[str] = EMULATES
 
     default_url = "https://api.openai.com/v1"
-    left_out = frozenset[str]()
-    """Those of UNNOTICED that this cloud would refuse: it does not get them, and the answer says so."""
     token_refusals = frozenset({401})
     """The statuses at which another access token is worth one more try."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := self.emulates - EMULATES:
+            raise ValueError(f"'emulates' may hold {', '.join(sorted(EMULATES))}, not '{min(unknown)}'")
+
+    def takes(self, model: str) -> frozenset[str] | None:
+        """OpenAI's chat parameters that this cloud takes for a model, if it refuses the others; None: all of them."""
+        return None
 
     def base_url(self) -> str:
         return (self.url or self.default_url).rstrip("/")
@@ -80,18 +77,11 @@ class OpenAI(Account, frozen=True, kw_only=True):
             changes["stream_options"] = None
         elif call.stream and not call.include_usage:
             changes["stream_options"] = _asking_for_usage(call)
-        if self.left_out:
-            changes.update((name, None) for name in self.left_out if name in call.fields)
         return changes
 
-    def reply(self, call: Call, response: Response) -> Reply:
+    def reply(self, call: Call, response: Response, degraded: Mapping[str, str]) -> Reply:
         """A good answer on its way to the caller."""
-        return PassedReply(response, self.timeouts.first_byte_s, self.dropped(call) if self.left_out else {})
-
-    def dropped(self, call: Call) -> Mapping[str, str]:
-        """What of `left_out` the caller said."""
-        said = {name: call.fields[name] for name in sorted(self.left_out) if name in call.fields}
-        return {name: "dropped" for name, at in said.items() if not call.body.startswith(b"null", at.start)}
+        return PassedReply(response, self.timeouts.first_byte_s, degraded)
 
     def detail(self, body: bytes) -> Detail:
         """The error object of an error answer, in OpenAI's words."""
@@ -200,6 +190,23 @@ class Passthrough:
             self.token.start()
 
     async def send(self, call: Call, deployment: Deployment) -> Reply:
+        if self._is_able(call, deployment):  # nearly all
+            return self.account.reply(call, await self._carried(call, deployment), {})
+        made = prepared(call, deployment, self.account.takes(deployment.model))
+        if made.plan.emulated:
+            first_byte_s = self.account.timeouts.first_byte_s
+            return await answer(made, deployment, lambda asked: self._carried(asked, deployment), first_byte_s)
+        return self.account.reply(call, await self._carried(made.call, deployment), made.plan.degraded)
+
+    def _is_able(self, call: Call, deployment: Deployment) -> bool:
+        """Whether the cloud does all that is asked by itself, so that the body goes on as it came."""
+        if not call.features <= deployment.features or (call.stop_count and lacking(call, deployment)):
+            return False
+        takes = self.account.takes(deployment.model)
+        return takes is None or call.fields.keys() <= takes or call.endpoint != "chat/completions"
+
+    async def _carried(self, call: Call, deployment: Deployment) -> Response:
+        """The head of a good answer. A token that is refused is had anew once. Raises UpstreamError."""
         body = rewrite(call.body, call.fields, self.account.changes(call, deployment))
         if self.token is None:
             return await self._sent(call, deployment, body, ())
@@ -213,12 +220,14 @@ class Passthrough:
                 raise
         return await self._sent(call, deployment, body, _bearer(renewed))
 
-    async def _sent(self, call: Call, deployment: Deployment, body: bytes, bearer: Sequence[tuple[str, str]]) -> Reply:
+    async def _sent(
+        self, call: Call, deployment: Deployment, body: bytes, bearer: Sequence[tuple[str, str]]
+    ) -> Response:
         head = self._head(call, deployment, len(body), bearer)
         response = await self.client.request(head, body, call.deadline)
         if response.status != 200:
             raise await self._refused(response)
-        return self.account.reply(call, response)
+        return response
 
     def _head(self, call: Call, deployment: Deployment, length: int, bearer: Sequence[tuple[str, str]]) -> bytes:
         key = (call.route, deployment.name, call.endpoint, call.stream)

@@ -58,10 +58,10 @@ class Vertex(OpenAI, frozen=True, kw_only=True):
     def access_token(self, clock: Callable[[], float]) -> AccessToken | None:
         return None if self.token else AccessToken(Google(self.credentials_file, reach=self.token_origin), clock)
 
-    def reply(self, call: Call, response: Response) -> Reply:
+    def reply(self, call: Call, response: Response, degraded: Mapping[str, str]) -> Reply:
         if call.stream:
-            return WithRole(response, self.timeouts.first_byte_s, {})
-        return super().reply(call, response)
+            return WithRole(response, self.timeouts.first_byte_s, degraded)
+        return super().reply(call, response, degraded)
 
 
 class WithRole(PassedReply):

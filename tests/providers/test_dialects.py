@@ -8,7 +8,7 @@ import pytest
 from gateway import loading, yaml_file
 from gateway.errors import ConfigError
 from gateway.peek import peek
-from gateway.types import Call, Deployment, Tenant
+from gateway.types import FEATURES, Call, Deployment, Missing, Tenant
 from providers.openai import OpenAI, read_detail, read_room
 from providers.vllm import read_load, read_metrics
 
@@ -21,8 +21,12 @@ def account(text: str) -> OpenAI:
     return found
 
 
-def deployment(model: str = "llama", adapter: str | None = None) -> Deployment:
-    return Deployment(name="x", account="x", cloud="x", model=model, adapter=adapter)
+def deployment(model: str = "llama", adapter: str | None = None, missing: Missing = "emulate") -> Deployment:
+    """Of weights that can do everything."""
+    features = frozenset(FEATURES)
+    return Deployment(
+        name="x", account="x", cloud="x", model=model, adapter=adapter, missing=missing, features=features
+    )
 
 
 def call(body: dict[str, object]) -> Call:

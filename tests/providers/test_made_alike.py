@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import Detail, UpstreamError
 from gateway.outcome import judge
-from providers.openai import UNNOTICED
+from providers._passed import prepared
 from providers.vertex import WithRole
 from tests.providers.test_dialects import account, call, deployment
 
@@ -16,19 +16,42 @@ DATABRICKS = "type: databricks\napi_key: s3cret\nurl: https://w.cloud.databricks
 
 
 @pytest.mark.parametrize("text", ["type: nim", DATABRICKS])
-def test_what_changes_no_answer_and_is_refused_by_the_cloud_is_left_out_and_said(text: str) -> None:
+@pytest.mark.parametrize("missing", ["strict", "emulate", "lossy"])
+def test_what_changes_no_answer_and_is_refused_by_the_cloud_is_left_out_and_said(text: str, missing: Any) -> None:
     asked = call({**HELLO, "user": "u", "metadata": {"a": "b"}, "store": None})
-    changes = account(text).changes(asked, deployment())
-    assert {name: changes[name] for name in ("user", "metadata", "store")} == dict.fromkeys(
-        ("user", "metadata", "store")
-    )
-    assert account(text).dropped(asked) == {"metadata": "dropped", "user": "dropped"}
-    assert account("type: openai").dropped(asked) == {}
+    made = prepared(asked, deployment(missing=missing), account(text).takes("llama"))
+    assert json.loads(made.call.body) == HELLO
+    assert made.plan.degraded == {"metadata": "dropped", "user": "dropped"}
+    assert account("type: openai").takes("gpt") is None
 
 
-def test_what_is_left_out_changes_no_answer() -> None:
-    for text in ("type: nim", "type: groq\napi_key: k", DATABRICKS):
-        assert account(text).left_out <= UNNOTICED
+@pytest.mark.parametrize("field", [{"reasoning_effort": "low"}, {"verbosity": "low"}])
+def test_what_changes_the_answer_is_refused_with_its_name_or_dropped_where_that_is_wanted(field: Any) -> None:
+    asked, takes = call({**HELLO, **field}), account("type: nim").takes("llama")
+    assert json.loads(prepared(asked, deployment(missing="lossy"), takes).call.body) == HELLO
+    for missing in ("strict", "emulate"):
+        with pytest.raises(UpstreamError) as caught:
+            prepared(asked, deployment(missing=missing), takes)
+        assert [caught.value.detail.param] == list(field)
+        assert judge(caught.value).name == "unfit"
+
+
+def test_a_vendors_own_field_passes_a_closed_list() -> None:
+    asked = call({**HELLO, "nvext": {"a": 1}, "user": "u"})
+    made = prepared(asked, deployment(), account("type: nim").takes("llama"))
+    assert json.loads(made.call.body) == {**HELLO, "nvext": {"a": 1}}
+
+
+def test_what_asks_for_nothing_is_left_out_unsaid() -> None:
+    nothing = {"n": 1, "logprobs": False, "parallel_tool_calls": True, "frequency_penalty": 0, "modalities": ["text"]}
+    made = prepared(call({**HELLO, **nothing}), deployment(), account(DATABRICKS).takes("llama"))
+    assert json.loads(made.call.body) == {**HELLO, "n": 1}
+    assert not made.plan.degraded
+
+
+def test_a_feature_that_the_config_says_is_there_is_passed_whatever_the_list_says() -> None:
+    made = prepared(call({**HELLO, "logit_bias": {"1": 2}}), deployment(), account("type: nim").takes("llama"))
+    assert json.loads(made.call.body) == {**HELLO, "logit_bias": {"1": 2}}
 
 
 def test_databricks_gets_the_output_limit_by_its_old_name() -> None:

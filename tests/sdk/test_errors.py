@@ -30,7 +30,7 @@ def fails(wire: Wire, kind: type[openai.APIStatusError], model: str = "on-vllm",
     ("model", "fields", "code", "param", "words"),
     [
         ("on-vllm", {"temperature": -1}, "400", None, "temperature"),
-        ("on-groq", {"logprobs": True}, None, None, "logprobs"),
+        ("on-groq", {"logprobs": True}, "unsupported_feature", "logprobs", "logprobs"),
         ("on-vllm", {"messages": []}, "invalid_request", None, "messages"),
         ("on-vllm", {"max_tokens": 500_000}, "context_length_exceeded", None, "max_model_len"),
         ("tools-nowhere", {"tools": [{"type": "function", "function": {"name": "f"}}]}, "unsupported_feature", None,
