@@ -37,7 +37,7 @@ CHAT = (
     Row("model", "r"),
     Row("audio", {"voice": "alloy", "format": "wav"}),
     Row("frequency_penalty", 0.5),
-    Row("function_call", "none", {"functions": [FUNCTION]}),
+    Row("function_call", {"name": "weather"}, {"functions": [FUNCTION]}),
     Row("functions", [FUNCTION]),
     Row("logit_bias", {"50": 10}),
     Row("logprobs", True),
@@ -80,6 +80,7 @@ CHAT = (
 
 COMPLETIONS = (
     Row("prompt", "Tell me of llamas."),
+    Row("model", "r"),
     Row("best_of", 2),
     Row("echo", True),
     Row("frequency_penalty", 0.5),
@@ -100,6 +101,7 @@ COMPLETIONS = (
 
 EMBEDDINGS = (
     Row("input", "Tell me of llamas."),
+    Row("model", "r"),
     Row("dimensions", 8),
     Row("encoding_format", "base64"),
     Row("user", "u"),

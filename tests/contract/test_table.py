@@ -14,7 +14,7 @@ from openai.resources.embeddings import Embeddings
 from gateway.types import Endpoint, Missing
 from sandbox.run import Sandbox
 from tests.contract.rows import MODES, ROWS, Row, clouds_of, config, request, without
-from tests.contract.table import PAGE, reached, words, written
+from tests.contract.table import PAGE, call, reached, words, written
 from tests.harness import Answer, Served, ask, serving
 
 SDK: dict[Endpoint, Any] = {"chat/completions": Chats, "completions": Completions, "embeddings": Embeddings}
@@ -50,7 +50,7 @@ class Bed:
         """The word for what became of a parameter, by the answer and by what reached the cloud."""
         answer, calls = await self.asked(cloud, request(row, self.endpoint))
         if not calls:
-            return refused(answer, row)
+            return refused(answer, row, self.endpoint)
         said = answer.headers.get("x-arriero-degraded", "")
         degraded = dict(part.split("=") for part in said.split(",") if part)
         decision = next(d for d in self.served.decisions() if d.decision.id == answer.headers["x-arriero-decision"])
@@ -67,13 +67,12 @@ def wire(call: dict[str, Any]) -> bytes:
     return str(call["body"]).encode() + (b" streamed" if streams else b"")
 
 
-def refused(answer: Answer, row: Row) -> str:
+def refused(answer: Answer, row: Row, endpoint: Endpoint) -> str:
+    """The word, if the answer names the parameter, or the feature that it asks for."""
     assert answer.status == 400
     assert answer.error["code"] in ("unsupported_feature", "unknown_parameter")
-    told = f"{answer.error['param']} {answer.error['message']}"
-    named = {"messages": "vision", "stream": "stream_tools", "parallel_tool_calls": "tools", "tool_choice": "tools",
-             "function_call": "function", "functions": "function"}  # fmt: skip
-    assert row.name in told or named[row.name] in told or "tools" in told, told
+    asked = {row.name, *row.beside, *call(request(row, endpoint), endpoint).features}
+    assert any(f"'{name}'" in f"'{answer.error['param']}' {answer.error['message']}" for name in asked)
     return "refused"
 
 
