@@ -7,7 +7,7 @@ PIP := python -m pip --quiet --disable-pip-version-check
 LOCKED := install --require-hashes -r
 OURSELVES := install --no-deps --no-build-isolation --editable .
 
-.PHONY: run install test system check matrix bench soak lock
+.PHONY: run install test system check matrix bench soak table lock
 
 run: install                        ## serve; on the sandbox when no credentials are found
 	@exec $(BIN)/arriero serve
@@ -34,6 +34,9 @@ soak: .venv-dev/.installed          ## the long runs
 
 bench: .venv-dev/.installed         ## speed, as ratios to real peers in one run
 	.venv-dev/bin/python -m bench
+
+table: .venv-dev/.installed         ## write docs/parameters.md anew, from the adapters
+	.venv-dev/bin/python -m tests.contract.table
 
 lock:                               ## write the lock files anew
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv

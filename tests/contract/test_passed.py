@@ -1,0 +1,196 @@
+"""What a cloud of OpenAI's shape lacks, stood in for or left out: through the gateway, at the clouds of the box."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway import sse
+from gateway.errors import UpstreamError
+from providers._passed import Cut, completion
+from sandbox.run import Sandbox
+from tests.harness import Answer, Served, ask, chat, delta, serving
+
+GROQ = {"account": "groq", "model": "llama-3.1-8b-instant"}
+VERTEX = {"account": "vertex", "model": "meta/llama-3.1-8b-instruct-maas"}
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+AS_SCHEMA = {"type": "json_schema", "json_schema": {"name": "p", "schema": SCHEMA}}
+WORDS = {"max_tokens": 12}
+
+
+class Bed:
+    def __init__(self, box: Sandbox, served: Served) -> None:
+        self.box, self.served = box, served
+
+    async def say(self, **fields: Any) -> Answer:
+        return await ask(self.served, chat(**{**WORDS, **fields}))
+
+    def bodies(self) -> list[dict[str, Any]]:
+        """What reached the clouds."""
+        return [json.loads(call["body"]) for call in self.box.calls()]
+
+
+@asynccontextmanager
+async def bed(*deployments: Any, missing: str = "emulate") -> AsyncIterator[Bed]:
+    names = [deployment["account"] for deployment in deployments]
+    async with Sandbox(port=0, clouds=names) as box:
+        accounts = {name: box.servers[name].cloud.account(box.servers[name].origin()) for name in names}
+        route = {"deployments": list(deployments), "policies": [{"capability": {"missing": missing}}]}
+        async with serving({"providers": accounts, "routes": {"r": route}}) as served:
+            yield Bed(box, served)
+            await served.at_rest()
+
+
+def text_of(answer: Answer) -> str:
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+# ---------------------------------------------------------------------- several choices
+async def test_choices_are_parallel_calls_whose_usage_is_summed() -> None:
+    async with bed(GROQ) as on:
+        one = (await on.say()).json()["usage"]
+        answer = await on.say(n=3)
+        assert answer.headers["x-arriero-degraded"] == "n=emulated"
+        assert [choice["index"] for choice in answer.json()["choices"]] == [0, 1, 2]
+        assert answer.json()["usage"]["completion_tokens"] == 3 * one["completion_tokens"]
+        assert answer.json()["usage"]["prompt_tokens"] == 3 * one["prompt_tokens"]
+        assert ["n" in body for body in on.bodies()] == [False] * 4
+        (lane,) = on.served.gateway.fleet.routes["r"].lanes.values()
+        assert lane.facts.room.requests_left < 1, "rate-limit headers are still read"
+
+
+async def test_choices_of_a_stream_come_when_all_are_whole() -> None:
+    async with bed(GROQ) as on:
+        answer = await on.say(n=2, stream=True, stream_options={"include_usage": True})
+        assert answer.headers["x-arriero-degraded"] == "n=emulated,stream=emulated"
+        assert answer.done
+        assert {choice["index"] for chunk in answer.chunks for choice in chunk["choices"]} == {0, 1}
+        assert answer.finishes == ["length", "length"]
+        assert answer.chunks[-1]["usage"]["completion_tokens"] == 24
+        assert not any(body.get("stream") or "stream_options" in body for body in on.bodies())
+
+
+async def test_more_choices_than_are_sensible_are_refused() -> None:
+    async with bed(GROQ) as on:
+        answer = await on.say(n=17)
+        assert (answer.status, answer.error["param"], answer.error["code"]) == (400, "n", "unsupported_feature")
+        assert on.bodies() == []
+
+
+async def test_who_cannot_take_it_is_passed_over_without_a_word_against_it() -> None:
+    async with bed(GROQ, {"account": "vllm", "model": "meta-llama/Llama-3.1-8B-Instruct"}) as on:
+        answer = await on.say(n=17)
+        assert answer.headers["x-arriero-deployment"] == "vllm"
+        lanes = on.served.gateway.fleet.routes["r"].lanes
+        assert lanes["groq"].facts.failures == 0
+        kept = on.served.decisions()[0].decision
+        assert [(a.deployment, a.outcome) for a in kept.attempts] == [("groq", "unfit"), ("vllm", "ok")]
+        assert ("capability", "n emulated at groq") in kept.notes
+
+
+# ---------------------------------------------------------------------- stop strings
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_fifth_stop_string_is_watched_for_here(stream: bool) -> None:
+    async with bed(GROQ) as on:
+        whole = text_of(await on.say())
+        stop = whole.split()[5]
+        stops = ["@1", "@2", "@3", "@4", stop]
+        options = {"stream_options": {"include_usage": True}} if stream else {}
+        answer = await on.say(stop=stops, stream=stream, **options)
+        assert answer.headers["x-arriero-degraded"] == "stop=emulated"
+        assert on.bodies()[1]["stop"] == stops[:4]
+        cut = whole[: whole.index(stop)]
+        if stream:
+            assert on.bodies()[1]["stream"] is True
+            assert "".join(answer.deltas) == cut
+            assert answer.finishes == ["stop"]
+            assert answer.done
+            assert answer.chunks[-1]["usage"]["completion_tokens"] == 12, "what was made is what is billed"
+        else:
+            assert text_of(answer) == cut
+            assert answer.json()["choices"][0]["finish_reason"] == "stop"
+
+
+def events(*pieces: str) -> bytes:
+    return b"".join([*(delta(piece) for piece in pieces), delta(None, "length"), sse.DONE])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 50, 10_000])
+@pytest.mark.parametrize(
+    ("pieces", "text", "finish"),
+    [
+        (("one ", "two ", "three"), "one ", "stop"),
+        (("one t", "w", "o three"), "one ", "stop"),
+        (("one t", "w"), "one tw", "length"),
+        (("é🦙t", "wx"), "é🦙twx", "length"),
+    ],
+)
+def test_a_stream_is_cut_however_it_comes(pieces: tuple[str, ...], text: str, finish: str, size: int) -> None:
+    cut, data = Cut(["two"]), events(*pieces)
+    out = b"".join(cut.feed(data[at : at + size]) for at in range(0, len(data), size)) + cut.end()
+    assert out.endswith(sse.DONE)
+    chunks = [json.loads(sse.payload(event)) for event in sse.events(out) if event != sse.DONE]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(choice["delta"].get("content", "") for choice in choices) == text
+    assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == [finish]
+
+
+def test_what_is_no_chunk_passes_a_cut_stream_as_it_is() -> None:
+    error = b'data: {"error":{"message":"x"}}\n\n'
+    assert Cut(["two"]).feed(b": hello\n\n" + error) == b": hello\n\n" + error
+
+
+# ---------------------------------------------------------------------- JSON
+async def test_a_schema_is_asked_for_in_words_and_checked() -> None:
+    async with bed(VERTEX) as on:
+        answer = await on.say(response_format=AS_SCHEMA, max_tokens=100)
+        assert answer.headers["x-arriero-degraded"] == "response_format=emulated"
+        assert isinstance(json.loads(text_of(answer))["name"], str)
+        assert "response_format" not in on.bodies()[0]
+        assert '"required":["name"]' in on.bodies()[0]["messages"][0]["content"].replace(" ", "")
+
+
+# ---------------------------------------------------------------------- dropped
+async def test_a_dropped_parameter_leaves_a_stream_a_stream() -> None:
+    async with bed(VERTEX, missing="lossy") as on:
+        answer = await on.say(seed=7, logprobs=True, top_logprobs=2, stream=True)
+        assert answer.headers["x-arriero-degraded"] == "logprobs=dropped,top_logprobs=dropped,seed=dropped"
+        assert answer.done
+        assert not {"seed", "logprobs", "top_logprobs"} & on.bodies()[0].keys()
+        assert on.bodies()[0]["stream"] is True
+        assert answer.chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+        assert not any(choice.get("logprobs") for chunk in answer.chunks for choice in chunk["choices"])
+
+
+@pytest.mark.parametrize("missing", ["strict", "emulate"])
+async def test_log_probabilities_are_never_made_up(missing: str) -> None:
+    async with bed(VERTEX, missing=missing) as on:
+        answer = await on.say(logprobs=True)
+        assert (answer.status, answer.error["param"]) == (400, "logprobs")
+        assert on.bodies() == []
+
+
+# ---------------------------------------------------------------------- answers of another shape
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"", "empty"),
+        (b"<html>", "not_json"),
+        (b'{"error":{"message":"x"}}', "shape"),
+        (b'{"choices":[]}', "empty"),
+        (b'{"choices":[{"message":{"content":7}}]}', "shape"),
+    ],
+)
+def test_an_answer_that_is_none_is_the_clouds_fault(body: bytes, kind: str) -> None:
+    with pytest.raises(UpstreamError) as caught:
+        completion(body)
+    assert caught.value.kind == kind
+
+
+def test_no_tool_calls_in_any_way_to_say_so_are_none() -> None:
+    for said in (b"[]", b"null"):
+        found = completion(b'{"choices":[{"message":{"content":"x","tool_calls":%b}}]}' % said)
+        assert found.choices[0].message.tool_calls is msgspec.UNSET
