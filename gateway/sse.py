@@ -192,8 +192,22 @@ class _Chunk(msgspec.Struct):
     usage: UsageShape | None = None
     error: msgspec.Raw = ABSENT
     object: msgspec.Raw = ABSENT
+    x_groq: msgspec.Raw = ABSENT
 
 
+class _Groq(msgspec.Struct):
+    usage: msgspec.Raw = ABSENT
+
+
+def _groqs_usage(x_groq: msgspec.Raw) -> msgspec.Raw:
+    """Usage in Groq's own place, where it stands in its last chunk beside the usual one or instead of it."""
+    try:
+        return msgspec.json.decode(x_groq, type=_Groq).usage if bytes(x_groq) not in NOTHING else ABSENT
+    except (msgspec.MsgspecError, RecursionError):
+        return ABSENT
+
+
+_decode_usage = msgspec.json.Decoder(UsageShape).decode
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
@@ -210,6 +224,8 @@ def said(event: bytes) -> Said:
         if not data.isascii():
             data.decode()
         chunk = _decode_chunk(data)
+        if chunk.usage is None and bytes(elsewhere := _groqs_usage(chunk.x_groq)) not in NOTHING:
+            chunk.usage = _decode_usage(elsewhere)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         if (listed := _in_a_list(data)) is not None:
             return Said("error", error=error_of(listed))
@@ -319,7 +335,11 @@ def event(data: bytes) -> bytes:
 
 def only_usage(event_: bytes) -> bytes:
     """OpenAI's usage event, made of a chunk that holds usage beside its choices."""
-    return _with_field(event_, "choices", b"[]")
+    fields = _decode_fields(payload(event_))
+    if bytes(fields.get("usage", ABSENT)) in NOTHING and "x_groq" in fields:
+        fields["usage"] = _groqs_usage(fields["x_groq"])
+    fields["choices"] = msgspec.Raw(b"[]")
+    return with_payload(event_, _encode(fields))
 
 
 def without_usage(event_: bytes) -> bytes:

@@ -6,6 +6,8 @@
 | https://{name}.{region}.models.ai.azure.com | serverless | /chat/completions?api-version=… |
 | https://{resource}.openai.azure.com | deployments | /openai/deployments/{model}/chat/completions?api-version=… |
 
+In the clouds of the US government and of China the hosts end in azure.us and azure.cn, and tokens are had there, too.
+
 Source: MicrosoftDocs/azure-ai-docs; azure-ai-inference 1.0.0b9. In front of another host, say `form`."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,9 +63,10 @@ class Azure(OpenAI, frozen=True, kw_only=True):
             return self.form
         if parts.path.endswith("/openai/v1"):
             return "openai_v1"
-        if (parts.hostname or "").endswith((".models.ai.azure.com", ".inference.ai.azure.com")):
+        host = (parts.hostname or "").rpartition(".")[0]
+        if host.endswith((".models.ai.azure", ".inference.ai.azure")):
             return "serverless"
-        return "deployments" if (parts.hostname or "").endswith(".openai.azure.com") else "models"
+        return "deployments" if host.endswith(".openai.azure") else "models"
 
     def target(self, deployment: Deployment, endpoint: Endpoint) -> str:
         path, form = urlsplit(self.base_url()).path, self.url_form()
@@ -100,7 +103,8 @@ class Azure(OpenAI, frozen=True, kw_only=True):
     def access_token(self, clock: Callable[[], float]) -> AccessToken | None:
         if self.entra is None:
             return None
-        return AccessToken(Identity(self.entra, self.url_form() == "serverless", reach=self.token_origin), clock)
+        entra = self.entra.beside(urlsplit(self.base_url()).hostname or "")
+        return AccessToken(Identity(entra, self.url_form() == "serverless", reach=self.token_origin), clock)
 
     def changes(self, call: Call, deployment: Deployment) -> Mapping[str, bytes | None]:
         """`stream_options` is not in the reference of the two inference forms: `extra-parameters` carries it there."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from gateway.account import USUAL, Reach, Section
 from gateway.secret import Secret
 from providers.credentials.access_token import file_stamp, unavailable
@@ -28,6 +30,9 @@ FILES = ("AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_CERTIFICATE_PATH")
 LIMITS: Mapping[str, Any] = {"connection_timeout": 5, "read_timeout": 10, "retry_total": 0, "process_timeout": 10}
 """Of azure-core, whose own are 300 s and ten retries: when to try again is tokens.py's to say."""
 _CLOUDS = {".us": "us", ".cn": "cn"}
+AUTHORITIES = {".azure.us": "login.microsoftonline.us", ".azure.cn": "login.chinacloudapi.cn"}
+"""Where the sovereign clouds' hosts get their tokens: azure-identity's AzureAuthorityHosts. What is asked for there is
+named after the cloud: learn.microsoft.com, azure-government, compare-azure-government-global-azure."""
 
 
 class Entra(Section, frozen=True, kw_only=True):
@@ -55,18 +60,26 @@ class Entra(Section, frozen=True, kw_only=True):
         if self.authority is not None and (self.authority.startswith("http://") or not self.host()):
             raise ValueError("'authority' must be a login host, such as login.microsoftonline.us, spoken to over https")
 
+    def beside(self, host: str) -> "Entra":
+        """The same, at the login that goes with a host of Azure's, unless one is said here or in the environment."""
+        found = next((name for end, name in AUTHORITIES.items() if host.endswith(end)), None)
+        if found is None or self.authority is not None or os.environ.get("AZURE_AUTHORITY_HOST"):
+            return self
+        return msgspec.structs.replace(self, authority=found)
+
     def host(self) -> str:
         """The login host, "" for the usual one."""
         said = self.authority or ""
         return urlsplit(said if "://" in said else f"https://{said}").netloc
 
     def scope_for(self, serverless: bool) -> str:
-        """What a token is asked for. The names in sovereign clouds are unchecked; `scope` overrules them.
+        """What a token is asked for. That of ml in sovereign clouds is unchecked; `scope` overrules it.
 
         Source: azure-ai-inference 1.0.0b9 (ml.azure.com), MicrosoftDocs rest.md (cognitiveservices)."""
         if self.scope is not None:
             return self.scope
-        ending = next((name for end, name in _CLOUDS.items() if self.host().endswith(end)), "com")
+        login = self.host() or os.environ.get("AZURE_AUTHORITY_HOST", "").rstrip("/")
+        ending = next((name for end, name in _CLOUDS.items() if login.endswith(end)), "com")
         return f"https://{'ml' if serverless else 'cognitiveservices'}.azure.{ending}/.default"
 
 

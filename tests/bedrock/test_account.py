@@ -7,6 +7,7 @@ from typing import Any
 import botocore.loaders
 import msgspec
 import pytest
+from botocore.endpoint_provider import EndpointProvider
 
 from gateway import loading
 from gateway.app import Gateway
@@ -40,6 +41,43 @@ def test_every_region_is_where_botocore_says() -> None:
             assert account(region=region).base_url() == f"https://bedrock-runtime.{region}.{partition['dnsSuffix']}"
     fips = account(region="us-gov-west-1", fips=True)
     assert fips.base_url() == "https://bedrock-runtime-fips.us-gov-west-1.amazonaws.com"
+
+
+def resolver() -> EndpointProvider:
+    """botocore's own, with the rules of the service."""
+    loader = botocore.loaders.create_loader()
+    rules = loader.load_service_model("bedrock-runtime", "endpoint-rule-set-1")
+    return EndpointProvider(rules, loader.load_data("partitions"))
+
+
+@pytest.mark.parametrize("fips", [False, True])
+def test_every_host_is_that_of_botocores_resolver(fips: bool) -> None:
+    """For every region it knows, and for one of each partition that it cannot know yet."""
+    found = resolver()
+    partitions = botocore.loaders.create_loader().load_data("partitions")["partitions"]
+    regions = [region for partition in partitions for region in partition["regions"] if not region.endswith("-global")]
+    assert len(regions) > 40
+    for region in [*regions, "us-gov-north-9", "cn-south-9", "us-iso-north-9", "eusc-de-south-9", "sa-west-9"]:
+        wanted = found.resolve_endpoint(Region=region, UseDualStack=False, UseFIPS=fips).url
+        assert account(region=region, fips=fips).base_url() == wanted
+
+
+@pytest.mark.parametrize(
+    ("region", "url", "host"),
+    [
+        ("us-gov-west-1", None, "bedrock-runtime-fips.us-gov-west-1.amazonaws.com"),
+        ("cn-north-1", None, "bedrock-runtime-fips.cn-north-1.amazonaws.com.cn"),
+        ("eu-west-1", "https://vpce-0a.bedrock-runtime.eu-west-1.vpce.amazonaws.com", None),
+        ("eu-west-1", "https://llama.corp.example:8443/aws", None),
+    ],
+)
+async def test_a_signature_is_for_the_region_and_the_service_whatever_the_host(
+    region: str, url: str | None, host: str | None
+) -> None:
+    runtime: Any = account(region=region, fips=True, url=url).open("b")
+    assert tuple(runtime.scope) == (region, "bedrock")
+    assert runtime.host == (host or (url or "").split("/")[2])
+    await runtime.aclose()
 
 
 def test_an_own_url_replaces_the_clouds() -> None:

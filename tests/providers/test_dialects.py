@@ -105,6 +105,18 @@ AZURE = "type: azure\napi_key: s3cret\nurl: "
             "https://acme.openai.azure.com/openai/deployments/llama/chat/completions?api-version=2025-01-01",
         ),
         (
+            AZURE + "https://acme.openai.azure.us",
+            "https://acme.openai.azure.us/openai/deployments/llama/chat/completions?api-version=2024-10-21",
+        ),
+        (
+            AZURE + "https://acme.chinanorth3.models.ai.azure.cn",
+            "https://acme.chinanorth3.models.ai.azure.cn/chat/completions?api-version=2024-05-01-preview",
+        ),
+        (
+            AZURE + "https://acme.services.ai.azure.us",
+            "https://acme.services.ai.azure.us/models/chat/completions?api-version=2024-05-01-preview",
+        ),
+        (
             AZURE + "http://proxy:9\nform: deployments",
             "http://proxy:9/openai/deployments/llama/chat/completions?api-version=2024-10-21",
         ),
