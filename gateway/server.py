@@ -16,6 +16,7 @@ from typing import Any
 import httptools
 import uvicorn
 from uvicorn._types import ASGIVersions
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.errors import error_body
@@ -30,23 +31,72 @@ ASGI: ASGIVersions = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its answer. A POST's is written leaner: headers checked at once, the head sent with the body."""
+    """One request and its answer. It stands in its request's scope as `extensions["arriero"]["cycle"]`, for endpoints
+    that read and answer without ASGI's messages: headers are checked at once, the head goes with the first of the body.
+    """
 
     head = b""
+    pieces: list[bytes] = []  # noqa: RUF012  (never this one: the first piece makes one)
+    unread_bytes = 0
 
-    async def send(self, message: Any) -> None:
+    @property
+    def has_request(self) -> bool:
+        """The whole of it is here."""
+        return not self.more_body
+
+    def take_body(self) -> bytes:
+        """What came of the request's body and was not taken yet."""
+        pieces, self.pieces, self.unread_bytes = self.pieces, [], 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def add_body(self, piece: bytes) -> None:
+        """More of the request's body came."""
+        if self.pieces:
+            self.pieces.append(piece)
+        else:
+            self.pieces = [piece]
+        self.unread_bytes += len(piece)
+        if self.unread_bytes > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        self.message_event.set()
+
+    async def receive(self) -> Any:
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        if not self.disconnected and not self.response_complete:
+            self.flow.resume_reading()
+            await self.message_event.wait()
+            self.message_event.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": self.take_body(), "more_body": self.more_body}
+
+    async def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """A whole answer; `content-length` is among the headers."""
+        await self.begin(status, headers)
+        await self.write(body, more=False)
+
+    async def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """The head of an answer."""
+        await self._room()
+        self.head = self._begun(status, headers)
+
+    async def write(self, body: bytes, *, more: bool = True) -> None:
+        """A piece of the answer's body, once the client took enough of what was written before."""
+        await self._room()
+        if self.response_complete:
+            raise RuntimeError("the answer is whole already")
+        if not self.disconnected:
+            self._write(body, more=more)
+
+    def close_after_answer(self) -> None:
+        """The connection ends with this answer."""
+        self.keep_alive = False
+
+    async def _room(self) -> None:
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
-        if self.disconnected:
-            return
-        if self.scope["method"] != "POST":
-            await super().send(message)
-        elif not self.response_started:
-            self.head = self._begun(message["status"], message["headers"])
-        elif self.response_complete:
-            raise RuntimeError("the answer is whole already")
-        else:
-            self._write(message["body"], more=message.get("more_body", False))
 
     def _begun(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The head of the answer. Raises RuntimeError for one in which a header would become two."""
@@ -106,6 +156,7 @@ class Protocol(HttpToolsProtocol):
     in_head = False
     head_bytes = 0
     idle_since = 0.0
+    cycle: Cycle
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -146,7 +197,8 @@ class Protocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         path, raw_path, query = _target(self.url) if len(self.url) > MAX_KNOWN_URL else _known_target(self.url)
         before = self.cycle
-        self.cycle = Cycle(
+        ours: dict[object, Any] = {"connection": self}
+        self.cycle = ours["cycle"] = Cycle(
             scope={
                 "type": "http",
                 "asgi": ASGI,
@@ -161,7 +213,7 @@ class Protocol(HttpToolsProtocol):
                 "client": self.client,
                 "server": self.server,
                 "state": {},
-                "extensions": {"arriero": {"connection": self}},
+                "extensions": {"arriero": ours},
             },
             transport=self.transport,
             flow=self.flow,
@@ -179,6 +231,10 @@ class Protocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        if not self.parser.should_upgrade() and not self.cycle.response_complete:
+            self.cycle.add_body(body)
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -229,11 +285,6 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     @property
-    def has_request(self) -> bool:
-        """The whole of it is here."""
-        return self.cycle is not None and not self.cycle.more_body
-
-    @property
     def backlogged(self) -> bool:
         """The client reads more slowly than it is answered."""
         return self.flow.write_paused
@@ -254,11 +305,6 @@ class Protocol(HttpToolsProtocol):
             yield
         finally:
             timer.cancel()
-
-    def close_after_answer(self) -> None:
-        """The connection ends with the answer that is being sent."""
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
         self.send_refusal(400, msg)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from gateway.errors import Answerable, ClientError
+from gateway.server import Cycle
 
 Headers = list[tuple[bytes, bytes]]
 _chance = random.Random(os.urandom(32))
@@ -36,20 +37,18 @@ def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
     return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> None:
+async def send_json(cycle: Cycle, status: int, body: bytes, headers: Headers) -> None:
     """One whole JSON answer."""
     length = (b"content-length", b"%d" % len(body))
-    head = [(b"content-type", b"application/json"), length, *headers]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
+    await cycle.answer(status, [(b"content-type", b"application/json"), length, *headers], body)
 
 
-async def send_error(send: Send, error: Answerable, headers: Headers) -> None:
-    await send_json(send, error.status, error.body(), [*headers, *encoded(error.headers().items())])
+async def send_error(cycle: Cycle, error: Answerable, headers: Headers) -> None:
+    await send_json(cycle, error.status, error.body(), [*headers, *encoded(error.headers().items())])
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit_bytes: int) -> bytes:
-    """The whole request body. Raises ClientError 413 before it is buffered, 415 for an encoded one."""
+def check_length(headers: Mapping[bytes, bytes], limit_bytes: int) -> None:
+    """Raises ClientError 413 for a body that says it is too large, before it is buffered, 415 for an encoded one."""
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding not in (b"identity", b""):
         raise ClientError(
@@ -58,19 +57,29 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit_byte
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > limit_bytes:
         raise _too_large(limit_bytes)
+
+
+async def read_body(receive: Receive, limit_bytes: int) -> bytes:
+    """The whole of a body as it comes. Raises ClientError 413."""
     pieces: list[bytes] = []
     size = 0
     while True:
         message: Mapping[str, Any] = await receive()
         if message["type"] == "http.disconnect":
             raise ClientError(400, "invalid_request", "The client left before its request was whole.")
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
+        pieces.append(message["body"])
+        size += len(pieces[-1])
         if size > limit_bytes:
             raise _too_large(limit_bytes)
         if not message.get("more_body"):
-            return piece if not pieces else b"".join([*pieces, piece])
-        pieces.append(piece)
+            return b"".join(pieces)
+
+
+def within(body: bytes, limit_bytes: int) -> bytes:
+    """The body. Raises ClientError 413 for a larger one."""
+    if len(body) > limit_bytes:
+        raise _too_large(limit_bytes)
+    return body
 
 
 def _too_large(limit_bytes: int) -> ClientError:

@@ -24,7 +24,7 @@ from gateway.parts import Current, Parts
 from gateway.peek import Peeked, peek
 from gateway.prices import usd
 from gateway.router import Decision, decide, nobody
-from gateway.server import Protocol
+from gateway.server import Cycle, Protocol
 from gateway.settle import Ended
 from gateway.types import Call, Endpoint, Tenant, Usage
 
@@ -47,7 +47,7 @@ class Inference:
         with parts.live.call() as task:
             connection.cancel_when_lost(task)
             try:
-                await Exchange(self.endpoint, parts, scope, receive, send).run(task)
+                await Exchange(self.endpoint, parts, scope).run(task)
             finally:
                 if connection.task is task:  # the next call of this connection may have begun
                     connection.cancel_when_lost(None)
@@ -56,12 +56,12 @@ class Inference:
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, endpoint: Endpoint, parts: Parts, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, endpoint: Endpoint, parts: Parts, scope: Scope) -> None:
         self.endpoint, self.parts, self.live = endpoint, parts, parts.live
-        self.receive, self.send = receive, send
         self.clock = parts.fleet.clock
         self.began = self.clock()
-        self.connection = cast(Protocol, scope["extensions"]["arriero"]["connection"])
+        self.connection: Protocol = scope["extensions"]["arriero"]["connection"]
+        self.cycle: Cycle = scope["extensions"]["arriero"]["cycle"]
         self.headers = http.headers_of(scope)
         self.id = http.request_id(self.headers)
         self.deadline = self.began + DEFAULT_DEADLINE_S
@@ -111,16 +111,18 @@ class Exchange:
 
     async def _body(self) -> bytes:
         """The whole request body. Raises ClientError, 408 among others."""
-        whole = self.connection.has_request  # nearly always, and then nothing is to be timed
-        receive = self.receive if whole else self._receive_in_time
-        return await http.read_body(self.headers, receive, self.parts.fleet.config.server.max_body_bytes)
+        limit_bytes = self.parts.fleet.config.server.max_body_bytes
+        http.check_length(self.headers, limit_bytes)
+        if self.cycle.has_request:  # nearly always, and then nothing is to be timed
+            return http.within(self.cycle.take_body(), limit_bytes)
+        return await http.read_body(self._receive_in_time, limit_bytes)
 
     async def _receive_in_time(self) -> Message:
         try:
             async with asyncio.timeout(min(BODY_IDLE_S, self.deadline - self.clock())):
-                return await self.receive()
+                return cast(Message, await self.cycle.receive())
         except TimeoutError:
-            self.connection.close_after_answer()
+            self.cycle.close_after_answer()
             raise ClientError(408, "request_timeout", "The request body stopped coming: send it again.") from None
 
     def _call(self, route: Route, peeked: Peeked, body: bytes) -> Call:
@@ -199,7 +201,7 @@ class Exchange:
         self._settle_hold()  # before its caller can send the next
         cost = (b"x-arriero-cost-usd", usd(opened.attempt.cost_nano).encode())
         self.started = self.ended = True
-        await http.send_json(self.send, 200, body, [*self._head(), cost])
+        await http.send_json(self.cycle, 200, body, [*self._head(), cost])
         if self.connection.backlogged:  # the call lives until its client has the answer
             with self.connection.at_most(self._left_s() + STALL_S):
                 await self.connection.read_up()
@@ -210,10 +212,10 @@ class Exchange:
         head = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), *self._head()]
         self.started = True
         with self.connection.at_most(self._left_s() + STALL_S):
-            await self.send({"type": "http.response.start", "status": 200, "headers": head})
+            await self.cycle.begin(200, head)
             while piece := await opened.stream.piece():
-                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-            await self.send({"type": "http.response.body", "body": b"", "more_body": True})  # waits until there is room
+                await self.cycle.write(piece)
+            await self.cycle.write(b"")  # waits until there is room
             fault = opened.stream.fault
             await self._close_stream(b"", whole=fault is None)
         self._settle_attempt(whole=fault is None)
@@ -227,8 +229,8 @@ class Exchange:
     async def _close_stream(self, last: bytes, *, whole: bool) -> None:
         self.connection.cancel_when_lost(None)
         if not whole:
-            self.connection.close_after_answer()
-        await self.send({"type": "http.response.body", "body": last})
+            self.cycle.close_after_answer()
+        await self.cycle.write(last, more=False)
         self.ended = True
 
     async def _cut(self) -> Ended:
@@ -244,7 +246,7 @@ class Exchange:
         return Ended(200, "stream_incomplete")
 
     async def _refused(self, error: Answerable) -> Ended:
-        await http.send_error(self.send, error, self._head())
+        await http.send_error(self.cycle, error, self._head())
         return Ended(error.status, error.code or "")
 
     async def _failed(self, error: Exception) -> Ended:

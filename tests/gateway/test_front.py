@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway.server import server
+from gateway.server import Cycle, server
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -20,10 +20,11 @@ class App:
         self.headers, self.pieces = headers, pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.headers})
+        cycle: Cycle = scope["extensions"]["arriero"]["cycle"]
+        await cycle.begin(200, self.headers)
         for piece in self.pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+            await cycle.write(piece)
+        await cycle.write(b"", more=False)
 
 
 @contextlib.asynccontextmanager

@@ -14,8 +14,8 @@ reload
 app
 front
 endpoints.admin endpoints.inference endpoints.models endpoints.operations
-endpoints.guard endpoints.http explain parts server
-fleet
+endpoints.guard endpoints.http explain parts
+fleet server
 settle
 accounts dispatch loading
 auth decisions lane lease limits relay sharing
