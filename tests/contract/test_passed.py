@@ -34,12 +34,12 @@ class Bed:
 
 
 @asynccontextmanager
-async def bed(*deployments: Any, missing: str = "emulate") -> AsyncIterator[Bed]:
+async def bed(*deployments: Any, missing: str = "emulate", **sections: Any) -> AsyncIterator[Bed]:
     names = [deployment["account"] for deployment in deployments]
     async with Sandbox(port=0, clouds=names) as box:
         accounts = {name: box.servers[name].cloud.account(box.servers[name].origin()) for name in names}
         route = {"deployments": list(deployments), "policies": [{"capability": {"missing": missing}}]}
-        async with serving({"providers": accounts, "routes": {"r": route}}) as served:
+        async with serving({"providers": accounts, "routes": {"r": route}, **sections}) as served:
             yield Bed(box, served)
             await served.at_rest()
 
@@ -81,7 +81,8 @@ async def test_more_choices_than_are_sensible_are_refused() -> None:
 
 
 async def test_who_cannot_take_it_is_passed_over_without_a_word_against_it() -> None:
-    async with bed(GROQ, {"account": "vllm", "model": "meta-llama/Llama-3.1-8B-Instruct"}) as on:
+    only_one = {"max": 1, "retry_budget": 0, "retry_floor_per_s": 0}
+    async with bed(GROQ, {"account": "vllm", "model": "meta-llama/Llama-3.1-8B-Instruct"}, attempts=only_one) as on:
         answer = await on.say(n=17)
         assert answer.headers["x-arriero-deployment"] == "vllm"
         lanes = on.served.gateway.fleet.routes["r"].lanes
