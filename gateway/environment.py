@@ -201,24 +201,46 @@ def _oci(env: Mapping[str, str]) -> dict[str, Any] | None:
     """The variables of Oracle's command line, or of a resource principal, and who pays."""
     user, principal = env.get("OCI_CLI_USER"), env.get("OCI_RESOURCE_PRINCIPAL_VERSION")
     compartment = _first(env, "OCI_COMPARTMENT_ID", "OCI_COMPARTMENT")
-    said = _first(env, "OCI_CLI_USER", "OCI_CLI_PROFILE", "OCI_RESOURCE_PRINCIPAL_VERSION")
+    said = _first(env, "OCI_CLI_USER", "OCI_CLI_PROFILE", "OCI_CLI_AUTH", "OCI_CLI_CONFIG_FILE",
+                  "OCI_RESOURCE_PRINCIPAL_VERSION")  # fmt: skip
     if compartment is None and said is None:
         return None
     if compartment is None:
         raise _Incomplete(f"{said} is set but OCI_COMPARTMENT_ID is not")
     found: dict[str, Any] = {"type": "oci", "compartment": env[compartment]}
-    if user:
-        _both(env, "OCI_CLI_USER", "OCI_CLI_TENANCY")
-        _both(env, "OCI_CLI_USER", "OCI_CLI_KEY_FILE")
-        found |= {"user": user, "tenancy": env["OCI_CLI_TENANCY"], "key_file": env["OCI_CLI_KEY_FILE"]}
-        if env.get("OCI_CLI_FINGERPRINT"):
-            found["fingerprint"] = env["OCI_CLI_FINGERPRINT"]
-    elif not principal and env.get("OCI_CLI_PROFILE"):
-        found["profile"] = env["OCI_CLI_PROFILE"]
+    auth = env.get("OCI_CLI_AUTH")
+    if auth is not None and auth not in OCI_AUTHS:
+        raise _Incomplete(f"OCI_CLI_AUTH is {auth:.40}; offered: {', '.join(OCI_AUTHS)}")
+    if auth:
+        found["auth"] = auth
+    if user and auth in (None, "api_key"):
+        found |= _oci_key(env)
+    elif auth in ("api_key", "security_token") or not (principal or auth):
+        places = {"profile": "OCI_CLI_PROFILE", "config_file": "OCI_CLI_CONFIG_FILE"}
+        found |= {word: env[name] for word, name in places.items() if env.get(name)}
     if region := _first(env, "OCI_CLI_REGION", "OCI_REGION"):
         found["region"] = env[region]
-    elif user:
+    elif "user" in found:
         raise _Incomplete("OCI_CLI_USER is set but OCI_CLI_REGION is not")
+    return found
+
+
+OCI_AUTHS = ("api_key", "security_token", "instance_principal", "resource_principal", "oke_workload_identity")
+
+
+def _oci_key(env: Mapping[str, str]) -> dict[str, Any]:
+    """A user's key, in a file or as text."""
+    _both(env, "OCI_CLI_USER", "OCI_CLI_TENANCY")
+    found: dict[str, Any] = {"user": env["OCI_CLI_USER"], "tenancy": env["OCI_CLI_TENANCY"]}
+    if env.get("OCI_CLI_KEY_CONTENT"):
+        found["key"] = "env:OCI_CLI_KEY_CONTENT"
+    else:
+        _both(env, "OCI_CLI_USER", "OCI_CLI_KEY_FILE")
+        found["key_file"] = env["OCI_CLI_KEY_FILE"]
+    if env.get("OCI_CLI_FINGERPRINT"):
+        found["fingerprint"] = env["OCI_CLI_FINGERPRINT"]
+    if env.get("OCI_CLI_PASSPHRASE"):
+        found |= {"pass_phrase": "env:OCI_CLI_PASSPHRASE"}
     return found
 
 

@@ -25,6 +25,7 @@ from providers._emulation import Fields, Whole, Word, answer, fields_of, plan, r
 from providers._emulation import Identity as Name
 from providers._oci_answer import Asked, completion, whole
 from providers._oci_request import OFFERS, Place, Translated, translate
+from providers._oci_signed import Signed
 from providers._oci_stream import Translator
 from providers.credentials.skew import CloudClock
 from providers.openai import OpenAI, read_detail
@@ -57,6 +58,7 @@ class OCI(Account, frozen=True, kw_only=True):
 
     title = "[Oracle OCI](docs/providers/oci.md)"
     credentials = "API key file, session, instance, resource or workload (`arriero[oci]`)"
+    api: Literal["generic", "openai"] = "generic"
     api_key: Secret | None = None
     compartment: str = ""
     realm: str | None = None
@@ -110,17 +112,19 @@ class OCI(Account, frozen=True, kw_only=True):
     def open(self, name: str, clock: Callable[[], float] = time.monotonic) -> Provider:
         """Raises ValueError for what is missing or wrong about the key, its place or the region."""
         if self.api_key is not None:
-            return self._openai(self.api_key).open(name, clock)
+            return self._openai(self.region or os.environ.get("OCI_REGION")).open(name, clock)
         if importlib.util.find_spec("cryptography") is None:
             raise ValueError(INSTALL)
         source, region = _signer(self, clock, os.environ)
+        if self.api == "openai":
+            return Signed(self._openai(region), name, clock, source, self.compartment)
         return Generic(self, source, self.base_url(region), clock)
 
-    def _openai(self, api_key: Secret) -> OpenAI:
-        base = self.base_url(self.region or os.environ.get("OCI_REGION"))
+    def _openai(self, region: str | None) -> OpenAI:
+        base = self.base_url(region)
         return OpenAI(
             url=base if base.endswith("/v1") else base + OPENAI_PATH,
-            api_key=api_key,
+            api_key=self.api_key,
             region=self.region,
             trust=self.trust,
             timeouts=self.timeouts,

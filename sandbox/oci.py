@@ -113,8 +113,10 @@ class OCI(OpenAIShape):
         said = request.headers.get("authorization")
         if said is None:
             return "none"
-        if request.path != CHAT:
+        if request.path != CHAT and not said.startswith("Signature "):
             return "ok" if said == f"Bearer {demo.API_KEY}" else "bad"
+        if request.path != CHAT and request.headers.get("opc-compartment-id") != demo.COMPARTMENT:
+            return "bad"
         now = site.wall()
         try:
             verify(request, lambda key_id: _key_of(key_id, now), now)

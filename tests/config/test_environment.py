@@ -138,6 +138,38 @@ def test_without_credentials_there_is_no_config():
             },
         ),
         (
+            {
+                "OCI_COMPARTMENT_ID": "c",
+                "OCI_CLI_USER": "u",
+                "OCI_CLI_TENANCY": "t",
+                "OCI_CLI_KEY_CONTENT": "pem",
+                "OCI_CLI_PASSPHRASE": "pp",
+                "OCI_CLI_REGION": "us-chicago-1",
+            },
+            {
+                "type": "oci",
+                "compartment": "c",
+                "user": "u",
+                "tenancy": "t",
+                "key": "env:OCI_CLI_KEY_CONTENT",
+                "pass_phrase": "env:OCI_CLI_PASSPHRASE",
+                "region": "us-chicago-1",
+            },
+        ),
+        (
+            {"OCI_COMPARTMENT_ID": "c", "OCI_CLI_AUTH": "instance_principal", "OCI_CLI_REGION": "uk-london-1"},
+            {"type": "oci", "compartment": "c", "auth": "instance_principal", "region": "uk-london-1"},
+        ),
+        (
+            {
+                "OCI_COMPARTMENT_ID": "c",
+                "OCI_CLI_AUTH": "security_token",
+                "OCI_CLI_PROFILE": "p",
+                "OCI_CLI_CONFIG_FILE": "/f",
+            },
+            {"type": "oci", "compartment": "c", "auth": "security_token", "profile": "p", "config_file": "/f"},
+        ),
+        (
             {"OCI_COMPARTMENT_ID": "c", "OCI_CLI_PROFILE": "p", "OCI_REGION": "us-chicago-1"},
             {"type": "oci", "compartment": "c", "profile": "p", "region": "us-chicago-1"},
         ),
@@ -164,6 +196,11 @@ def test_a_complete_set_makes_an_account_that_names_the_variable(env: dict[str, 
             "bedrock is left out: AWS_SECRET_ACCESS_KEY is set but AWS_ACCESS_KEY_ID is not",
         ),
         ({"AWS_BEARER_TOKEN_BEDROCK": "k"}, "bedrock is left out: AWS credentials are set but AWS_REGION is not"),
+        (
+            {"OCI_COMPARTMENT_ID": "c", "OCI_CLI_AUTH": "instance_obo_user"},
+            "oci is left out: OCI_CLI_AUTH is instance_obo_user; offered: api_key, security_token, instance_principal, "
+            "resource_principal, oke_workload_identity",
+        ),
         ({"OCI_CLI_PROFILE": "p"}, "oci is left out: OCI_CLI_PROFILE is set but OCI_COMPARTMENT_ID is not"),
         (
             {"OCI_COMPARTMENT_ID": "c", "OCI_CLI_USER": "u", "OCI_CLI_TENANCY": "t"},
