@@ -1,4 +1,4 @@
-"""What a key made at run time looks like: `arr_<env>_<secret>_<checksum>`. Pure apart from the dice.
+"""What a key made at run time looks like: `arr_live_<secret>_<checksum>`. Pure apart from the dice.
 
 Rule 1. The prefix is for secret scanners; the secret is 24 random bytes in base62; the checksum is the CRC-32 of all
         before it, so that whatever was not made here is known without looking anywhere.
@@ -10,15 +10,15 @@ import zlib
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SECRET_BYTES, SECRET_LETTERS, CHECKSUM_LETTERS = 24, 33, 6
-ENVIRONMENT = r"[a-z0-9]{1,16}"
-PATTERN = rf"arr_{ENVIRONMENT}_[0-9A-Za-z]{{{SECRET_LETTERS}}}_[0-9A-Za-z]{{{CHECKSUM_LETTERS}}}"
+PREFIX = "arr_live_"
+PATTERN = rf"{PREFIX}[0-9A-Za-z]{{{SECRET_LETTERS}}}_[0-9A-Za-z]{{{CHECKSUM_LETTERS}}}"
 _whole = re.compile(PATTERN.encode()).fullmatch
 
 
-def new_key(environment: str) -> str:
-    """A key that nobody has. `environment` matches ENVIRONMENT."""
+def new_key() -> str:
+    """A key that nobody has."""
     number = int.from_bytes(secrets.token_bytes(SECRET_BYTES))
-    body = f"arr_{environment}_{_base62(number, SECRET_LETTERS)}"
+    body = PREFIX + _base62(number, SECRET_LETTERS)
     return f"{body}_{_checksum(body.encode())}"
 
 
