@@ -14,12 +14,13 @@ from gateway.catalog import Catalog
 from gateway.config import Config
 from gateway.decisions import Decisions
 from gateway.dispatch import Dispatcher, RetryBudget
-from gateway.endpoints import admin
+from gateway.endpoints import admin, keys
 from gateway.endpoints.inference import Inference
 from gateway.endpoints.models import Models
 from gateway.fleet import Fleet, Lasting
 from gateway.front import Front, application
 from gateway.health import Health
+from gateway.issued import issued_keys
 from gateway.ledger.book import opened
 from gateway.ledger.gauges import Writing
 from gateway.ledger.place import NOTHING_USUAL, Storage
@@ -60,6 +61,7 @@ class Gateway:
         self.metrics.registry.register(self._readings)
         self.ledger = opened(config.store, storage, self.log, clock, wall)
         self.metrics.registry.register(Writing(self.ledger))
+        self.issued = issued_keys(config.store, storage, self.log, wall)
         self._reloading = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self.current = Current(self._parts(config, Accounts(config, clock), Health(clock), self._lasting))
@@ -72,6 +74,7 @@ class Gateway:
         self.admin = application([], self.live)
         self.admin.state.exposed = False
         admin.add_routes(self.admin, self.current, self.decisions, self.metrics)
+        keys.add_routes(self.admin, self.current, self.issued, self.log)
 
     @property
     def config(self) -> Config:
@@ -92,7 +95,7 @@ class Gateway:
     def _parts(self, config: Config, accounts: Accounts, health: Health, lasting: Lasting) -> Parts:
         """What calls on this config are answered with. Raises ConfigError."""
         metrics, clock, wall = lasting.metrics, lasting.clock, lasting.wall
-        fleet, keyring = Fleet(config, lasting, accounts, health), Keyring(config, wall)
+        fleet, keyring = Fleet(config, lasting, accounts, health), Keyring(config, self.issued, wall)
         books = Books(self.log, self.decisions, self.ledger, fleet.baseline)
         settlement = Settlement(health, metrics, books, wall)
         budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
@@ -103,6 +106,7 @@ class Gateway:
     async def start(self) -> None:
         if self.ledger is not None:
             await self.ledger.start()
+        await self.issued.start()
         await self.fleet.accounts.start()
         if self._shared is not None:
             await self._shared.start()
@@ -165,6 +169,7 @@ class Gateway:
         if self._shared is not None:
             await self._shared.aclose()
         await self.fleet.aclose()
+        await self.issued.aclose()
         if self.ledger is not None:
             await self.ledger.aclose()
         self.log.flush()

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway import environment, loading, yaml_file
+from gateway import environment, loading, remote_keys, yaml_file
 from gateway.app import Gateway
 from gateway.catalog import Catalog, table, to_json
 from gateway.check import warnings
@@ -72,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--cloud", metavar="C", help="only this cloud")
     models.add_argument("--json", action="store_true", help="for programs")
     _explain_flags(command("explain", "why a call went where it went, or would go", explain))
+    admin_url = _env("ADMIN_URL", str, "http://127.0.0.1:8081")
+    remote_keys.flags(commands, admin_url)
     sandbox = command("sandbox", "the clouds in a box alone", _sandbox)
     sandbox.add_argument("--port", type=_port, default=_env("SANDBOX_PORT", _port, 9100), help="the first port")
     sandbox.add_argument("--print-config", action="store_true", help="write the config that uses them, and end")

@@ -190,11 +190,16 @@ class BaselineConfig(Section, frozen=True, kw_only=True):
     model: str
 
 
+PEPPER_LETTERS = 32
+
+
 class StoreConfig(Section, frozen=True, kw_only=True):
     """Where state lives. `ledger`: a SQLite file or a PostgreSQL database; `keep_days`: how long its rows are
-    kept, null for ever. `redis`: what replicas share; a call waits for it `redis_timeout_s` at most."""
+    kept, null for ever. `peppers`: with what run-time keys are digested there, and perhaps what was used before.
+    `redis`: what replicas share; a call waits for it `redis_timeout_s` at most."""
 
     ledger: Secret | None = None
+    peppers: Annotated[tuple[Secret, ...], msgspec.Meta(max_length=2)] = ()
     keep_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None = 400
     redis: Secret | None = None
     redis_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.05
@@ -210,6 +215,8 @@ class StoreConfig(Section, frozen=True, kw_only=True):
                 place(self.ledger.reveal(), Path())
             except ValueError as error:
                 raise ValueError(f"'ledger' {error}") from error
+        if any(len(pepper.reveal()) < PEPPER_LETTERS for pepper in self.peppers):
+            raise ValueError(f"'peppers' must have {PEPPER_LETTERS} letters or more each, best random ones")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

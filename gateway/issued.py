@@ -1,7 +1,8 @@
 """The run-time keys as this process knows them: all in memory, kept up with the database off every call's path.
 
 Rule 1. A key is looked up by its digest in memory; what fails its own checksum is not even digested.
-Rule 2. A change by any replica is seen within POLL_S and what the database takes; while it is away, what is known holds.
+Rule 2. A change by any replica is seen after POLL_S and what the database takes; while it is away, what is known
+        holds.
 Rule 3. Once a key was ever made, or while it is not known whether one was, nobody is anonymous.
 """
 
@@ -11,17 +12,19 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from gateway.config import KeyGrant
+from gateway.config import KeyGrant, StoreConfig
 from gateway.errors import ClientError, ConfigError, ServiceError
 from gateway.keyformat import is_key, new_key
 from gateway.keystore import Issue, KeyStore
 from gateway.ledger.database import LedgerError, Rejected
+from gateway.ledger.place import Storage, place
 from gateway.log import Log
-from gateway.pepper import Pepper
+from gateway.pepper import Pepper, beside, kept, made
 from gateway.worker import Worker
 
 POLL_S = 0.5
@@ -52,8 +55,8 @@ class Issued:
     """Owns what is known of run-time keys, and the thread that reads and writes them."""
 
     def __init__(self, source: Source | None, log: Log, wall: Callable[[], float] = time.time) -> None:
-        self.closed = False
-        """Whether others than this machine can reach the public port: then nobody may be anonymous."""
+        self.exposed = False
+        """Whether others than this machine can reach the public port."""
         self.loaded, self.away = False, False
         self._source, self._log, self._wall = source, log, wall
         self._peppers: Sequence[Pepper] = ()
@@ -70,16 +73,19 @@ class Issued:
     @property
     def required(self) -> bool:
         """Whether every caller needs a key even when the config has none."""
-        return self.closed or (self.offered and (not self.loaded or self._seen > 0))
+        return self.offered and (not self.loaded or self._seen > 0)
 
     def __len__(self) -> int:
         """How many are not revoked."""
         return len(self._by_id)
 
     def find(self, key: bytes) -> Issue | None:
-        """The key, unless it is revoked; whether it has expired is not looked at."""
+        """The key, unless it is revoked; whether it has expired is not looked at. Raises ServiceError while nothing is
+        known yet."""
         if not is_key(key):
             return None
+        if not self.loaded and self.offered:
+            raise ServiceError(503, "overloaded", "Keys cannot be checked yet: send the call again.", retry_after_s=1)
         for pepper in self._peppers:
             digest = pepper.digest(key)
             issue, until = self._by_digest.get(digest, (None, 0.0))
@@ -88,8 +94,13 @@ class Issued:
                 return issue if hmac.compare_digest(kept, digest) else None
         return None
 
-    def named(self, name_or_id: str) -> Issue:
-        """An active key. Raises ClientError 404."""
+    def refused(self, issue: Issue, reason: str) -> None:
+        """A key that is here and cannot be used."""
+        self._log.write("key_unusable", name=issue.name, id=issue.id, reason=reason)
+
+    async def named(self, name_or_id: str) -> Issue:
+        """An active key, whichever replica made it. Raises ClientError 404, ServiceError."""
+        self._take(await self._done(_read, self._offer(), self._seen))
         found = self._by_id.get(name_or_id)
         found = found or next((issue for issue in self._by_id.values() if issue.name == name_or_id), None)
         if found is None:
@@ -163,16 +174,15 @@ class Issued:
         )
         return await self._written(source, source.store.add, issue), key
 
-    async def revoke(self, name_or_id: str, by: str) -> Issue:
+    async def revoke(self, issue: Issue, by: str) -> Issue:
         """From now on the key is an unknown one here, on other replicas within a second. Raises as `create`."""
         source = self._offer()
-        issue = msgspec.structs.replace(self.named(name_or_id), revoked_ms=self._now_ms(), revoked_by=by)
+        issue = msgspec.structs.replace(issue, revoked_ms=self._now_ms(), revoked_by=by)
         return await self._written(source, source.store.replace, issue)
 
-    async def rotate(self, name_or_id: str, overlap_s: float) -> tuple[Issue, str]:
+    async def rotate(self, before: Issue, overlap_s: float) -> tuple[Issue, str]:
         """A new key in the place of another, which goes on for `overlap_s`. Raises as `create`."""
-        source, before = self._offer(), self.named(name_or_id)
-        key = new_key()
+        source, key = self._offer(), new_key()
         digest, pepper = self._digested(await self._done(source.make_peppers), key)
         issue = msgspec.structs.replace(
             before,
@@ -205,7 +215,7 @@ class Issued:
         try:
             return await self._worker.do(WAIT_S, work, *of)
         except Rejected as error:
-            raise ClientError(409, "conflict", f"The change stands against another: {error}.") from error
+            raise ClientError(409, "conflict", f"This cannot be: {error}.") from error
         except (LedgerError, ConfigError, TimeoutError) as error:
             reason = str(error) or "it does not answer"
             raise ServiceError(503, "store_away", f"The keys' database is away: {reason}.", retry_after_s=5) from error
@@ -227,3 +237,18 @@ def _digests(issues: Collection[Issue]) -> Mapping[str, tuple[Issue, float]]:
     found = {issue.digest: (issue, FOREVER) for issue in issues}
     before = [issue for issue in issues if issue.digest_before and issue.before_until_ms]
     return found | {i.digest_before or "": (i, (i.before_until_ms or 0) / 1000) for i in before}
+
+
+def issued_keys(store: StoreConfig, storage: Storage, log: Log, wall: Callable[[], float]) -> Issued:
+    """The run-time keys in the ledger's database; none where there is no ledger."""
+    url = store.ledger.reveal() if store.ledger is not None else storage.usual
+    if url is None:
+        return Issued(None, log, wall)
+    where = place(url, storage.folder)
+    peppers = tuple(Pepper(secret.reveal().encode()) for secret in store.peppers)
+    if not peppers and where.in_memory:
+        peppers = (Pepper(secrets.token_bytes(32)),)
+    if peppers or where.kind != "sqlite":
+        return Issued(Source(KeyStore(where), lambda: peppers, lambda: peppers), log, wall)
+    file = beside(Path(where.address))
+    return Issued(Source(KeyStore(where), lambda: kept(file), lambda: made(file)), log, wall)

@@ -17,8 +17,12 @@ _whole = re.compile(PATTERN.encode()).fullmatch
 
 def new_key() -> str:
     """A key that nobody has."""
-    number = int.from_bytes(secrets.token_bytes(SECRET_BYTES))
-    body = PREFIX + _base62(number, SECRET_LETTERS)
+    return key_of(int.from_bytes(secrets.token_bytes(SECRET_BYTES)))
+
+
+def key_of(secret: int) -> str:
+    """The key with that secret."""
+    body = PREFIX + _base62(secret, SECRET_LETTERS)
     return f"{body}_{_checksum(body.encode())}"
 
 

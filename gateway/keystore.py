@@ -37,7 +37,9 @@ class Issue(Frozen, frozen=True, kw_only=True):
 
 _FIELDS = Issue.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)
-_MARKS = ", ".join("?" for _ in _FIELDS)
+_NEWER = f"SELECT {_COLUMNS} FROM arriero_keys WHERE version > ? ORDER BY version"  # noqa: S608  (our own words only)
+_INSERT = f"INSERT INTO arriero_keys ({_COLUMNS}) VALUES ({', '.join('?' for _ in _FIELDS)})"  # noqa: S608
+_UPDATE = f"UPDATE arriero_keys SET {' = ?, '.join(_FIELDS)} = ? WHERE id = ? AND revoked_ms IS NULL"  # noqa: S608
 
 
 class KeyStore:
@@ -55,23 +57,24 @@ class KeyStore:
     def newer_than(self, version: int) -> Sequence[Issue]:
         """The keys that changed after a version, revoked ones among them, in the order of their changes."""
         with self._open() as database:
-            found = database.rows(f"SELECT {_COLUMNS} FROM arriero_keys WHERE version > ? ORDER BY version", (version,))
+            found = database.rows(_NEWER, (version,))
         return [Issue(**dict(zip(_FIELDS, row, strict=True))) for row in found]
 
     def add(self, issue: Issue) -> Issue:
         """Raises Rejected when an active key has that name."""
-        with self._open() as database, database.transaction():
-            issue = _next(database, issue)
-            database.execute(f"INSERT INTO arriero_keys ({_COLUMNS}) VALUES ({_MARKS})", msgspec.structs.astuple(issue))
+        try:
+            with self._open() as database, database.transaction():
+                issue = _next(database, issue)
+                database.execute(_INSERT, msgspec.structs.astuple(issue))
+        except Rejected as error:
+            raise Rejected(f"an active key has the name '{issue.name}'") from error
         return issue
 
     def replace(self, issue: Issue) -> Issue:
         """Writes an active key anew. Raises Rejected when it is not active any more."""
         with self._open() as database, database.transaction():
             issue = _next(database, issue)
-            sets = ", ".join(f"{field} = ?" for field in _FIELDS)
-            values = (*msgspec.structs.astuple(issue), issue.id)
-            if not database.execute(f"UPDATE arriero_keys SET {sets} WHERE id = ? AND revoked_ms IS NULL", values):
+            if not database.execute(_UPDATE, (*msgspec.structs.astuple(issue), issue.id)):
                 raise Rejected(f"the key '{issue.name}' is revoked")
         return issue
 

@@ -16,13 +16,13 @@ from gateway.errors import ArrieroError, ConfigError
 from gateway.explain import Asked, dry_run, text
 from gateway.serve import say
 
-WAIT_S = 5.0
+WAIT_S = 15.0
 
 
 def explain(arguments: argparse.Namespace) -> int:
     """A kept decision by its id, or a dry run with --route."""
     if arguments.id:
-        found = _ask(arguments.admin_url, f"/admin/decisions/{quote(arguments.id, safe='')}", None)
+        found = ask(arguments.admin_url, f"/admin/decisions/{quote(arguments.id, safe='')}", None)
     elif arguments.route:
         found = _dry_run(arguments)
     else:
@@ -44,8 +44,9 @@ def _dry_run(arguments: argparse.Namespace) -> dict[str, Any]:
         labels=labels,
     )
     try:
-        return _ask(arguments.admin_url, "/admin/explain", asked.model_dump_json().encode())
-    except _Unreachable:
+        found: dict[str, Any] = ask(arguments.admin_url, "/admin/explain", asked.model_dump_json().encode())
+        return found
+    except Unreachable:
         return _offline(arguments, asked)
 
 
@@ -65,24 +66,24 @@ def _offline(arguments: argparse.Namespace, asked: Asked) -> dict[str, Any]:
         return dry_run(asked, Gateway(loading.read(path)).fleet)
 
 
-class _Unreachable(ArrieroError):
+class Unreachable(ArrieroError):
     """Nobody listens there."""
 
 
-def _ask(base: str, path: str, body: bytes | None) -> dict[str, Any]:
+def ask(base: str, path: str, body: bytes | None = None, method: str | None = None) -> Any:
+    """What the admin port answers. Raises Unreachable, and ArrieroError for what it refuses."""
     headers = {"content-type": "application/json"}
     if token := os.environ.get("ARRIERO_ADMIN_TOKEN"):
         headers["authorization"] = f"Bearer {token}"
     straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the token is for nobody on the way
     try:
-        request = urllib.request.Request(base.rstrip("/") + path, body, headers)  # noqa: S310  (the operator's URL)
+        request = urllib.request.Request(base.rstrip("/") + path, body, headers, method=method)  # noqa: S310  (the operator's URL)
         with straight.open(request, timeout=WAIT_S) as response:
-            found: dict[str, Any] = json.load(response)
-            return found
+            return json.load(response)
     except urllib.error.HTTPError as error:
         raise ArrieroError(_reason(error)) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _Unreachable(f"no gateway answers at {base}: say where with --admin-url") from error
+        raise Unreachable(f"no gateway answers at {base}: say where with --admin-url") from error
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

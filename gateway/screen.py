@@ -44,9 +44,11 @@ def _shown_host(host: str) -> str:
 
 def _key(gateway: Gateway) -> tuple[str, str]:
     """The key to paste, and a word about it."""
-    if len(gateway.keyring):
-        return "$ARRIERO_KEY", f"Keys: {', '.join(gateway.keyring.names())} (from the config)"
-    return "any", "Key: any (no keys in the config)"
+    if gateway.keyring.anonymous:
+        return "any", "Key: any (no keys in the config)"
+    names = ", ".join(gateway.keyring.names()) or "none"
+    more = f" and {len(gateway.issued)} made at run time" if gateway.issued.offered else ""
+    return "$ARRIERO_KEY", f"Keys: {names} (from the config){more}"
 
 
 def _paste(base: str, model: str, key: str) -> list[str]:

@@ -65,7 +65,7 @@ def loopback(host: str) -> bool:
 def check_exposure(parts: Parts, listen: Listen) -> None:
     """Raises ConfigError for a gateway beyond loopback that asks nobody for a key."""
     server_ = parts.fleet.config.server
-    if not loopback(listen.host) and not len(parts.keyring) and not server_.allow_anonymous:
+    if not loopback(listen.host) and not parts.keyring.may_have_keys and not server_.allow_anonymous:
         remedy = "add some, or say `server: {allow_anonymous: true}`; without a config file, set ARRIERO_KEY"
         raise ConfigError("--host", f"{listen.host} is not loopback and the config has no 'keys': {remedy}")
 
@@ -123,6 +123,7 @@ async def running(gateway: Gateway, listen: Listen) -> AsyncIterator[Running]:
     """Listens until the block ends. Raises ConfigError when it cannot."""
     check_exposure(gateway.current.parts, listen)
     gateway.admin.state.exposed = not loopback(listen.admin_host)
+    gateway.issued.exposed = not loopback(listen.host)
     sockets = [bind(listen.host, listen.port, "")]
     with contextlib.ExitStack() as opened:
         opened.callback(sockets[0].close)

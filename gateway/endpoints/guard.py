@@ -54,9 +54,11 @@ class Guard:
         return Admin(found[0].name, found[0].routes)
 
     def _local(self, request: Request) -> Admin:
+        """Browsers say with `origin` whose page it is."""
         if request.app.state.exposed:
             raise HTTPException(403, "Beyond loopback the admin API needs `admin: {tokens: [...]}` in the config.")
-        if self.scope == "write" and not _names_this_machine(request.headers.get("host", "")):
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if self.scope == "write" and not (_names_this_machine(host) and origin in (None, f"http://{host}")):
             raise HTTPException(403, "Changes without an admin token are taken at 127.0.0.1 or localhost only.")
         return LOCAL
 

@@ -49,6 +49,17 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         )""",
         "CREATE INDEX arriero_attempts_at ON arriero_attempts (at_ms)",
     ),
+    (
+        """CREATE TABLE arriero_keys (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, pepper TEXT NOT NULL, words TEXT NOT NULL,
+            created_ms BIGINT NOT NULL, created_by TEXT NOT NULL, revoked_ms BIGINT, revoked_by TEXT,
+            digest_before TEXT, before_until_ms BIGINT, version BIGINT NOT NULL
+        )""",
+        "CREATE UNIQUE INDEX arriero_keys_name ON arriero_keys (name) WHERE revoked_ms IS NULL",
+        "CREATE INDEX arriero_keys_changed ON arriero_keys (version)",
+        "CREATE TABLE arriero_keys_version (version BIGINT NOT NULL)",
+        "INSERT INTO arriero_keys_version (version) VALUES (0)",
+    ),
 )
 
 

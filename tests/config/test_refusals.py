@@ -129,6 +129,14 @@ SECTIONS = [
         "store: 'redis' may not number a database: a cluster has one",
     ),
     (section("store: {redis_timeout_s: 0}"), "store.redis_timeout_s: must be above 0, not 0"),
+    (
+        section("store: {peppers: [short]}"),
+        "store: 'peppers' must have 32 letters or more each, best random ones",
+    ),
+    (
+        section(f"store: {{peppers: [{'a' * 32}, {'b' * 32}, {'c' * 32}]}}"),
+        "store.peppers: must have a length of at most 2",
+    ),
     (section("store: {keep_days: 0}"), "store.keep_days: must be at least 1, not 0"),
     (
         section("store: {ledger: 'mysql://u:p@h/d'}"),

@@ -18,6 +18,7 @@ UNSEEN = (
     "'proxy'",
     "'ledger' must be",
     "'redis' ",
+    "'peppers' must",
     "is the same key as",
     "stands twice",
     "already",

@@ -8,19 +8,20 @@ from tests.house.sources import imports, modules, ours
 
 LAYERS = """
 cli
+remote_keys
 check environment remote schema screen
 serve
 reload
 app
 front
-endpoints.admin endpoints.inference endpoints.models endpoints.operations
+endpoints.admin endpoints.inference endpoints.keys endpoints.models endpoints.operations
 endpoints.guard endpoints.http explain parts
 fleet server
 settle
 accounts dispatch loading
 auth decisions lane lease limits relay sharing
-purses room rules tenants
-refusals
+issued purses room rules tenants
+keystore refusals
 ledger.gauges
 ledger.book
 ledger.writer
@@ -31,7 +32,7 @@ answer config live metrics outage plugins router wires yaml_file
 log store
 allowance
 account bound catalog charges health probe tally
-keyformat ledger.place peek prices redis_url sse transport
+keyformat ledger.place peek pepper prices redis_url sse transport worker
 forward
 book connection dial
 buckets http1 outcome pool tunnel

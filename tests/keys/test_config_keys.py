@@ -1,12 +1,16 @@
 """Keys of the config: what their team adds and bounds, when they expire, and what counting will need of them."""
 
+import io
+
 import pytest
 
 from gateway import tenants
 from gateway.auth import ANONYMOUS, Keyring, allows, authorize
 from gateway.config import KeyConfig
 from gateway.errors import ClientError, ConfigError
+from gateway.issued import Issued
 from gateway.loading import build, decode
+from gateway.log import Log
 from gateway.types import Budget, Limits, Tenant
 from tests.harness import Clock
 
@@ -19,7 +23,9 @@ ROUTED: dict[str, object] = {
 def keyring(
     *keys: dict[str, object], teams: list[dict[str, object]] | None = None, wall: Clock | None = None
 ) -> Keyring:
-    return Keyring(build({**ROUTED, "keys": list(keys), "teams": teams}), wall or Clock())
+    return Keyring(
+        build({**ROUTED, "keys": list(keys), "teams": teams}), Issued(None, Log(io.BytesIO())), wall or Clock()
+    )
 
 
 def tenant(found: Keyring, key: str = "k") -> Tenant:
