@@ -16,7 +16,7 @@ from gateway.book import Ask, Book, Reading, Verdict
 from gateway.buckets import MINUTE_US, Purse, Rate, Rule, Slots, rate_us
 from gateway.errors import ArrieroError
 from gateway.outage import Outage
-from gateway.store import LIBRARY, Command, Store, StoreError
+from gateway.store import BATCH, LIBRARY, Command, Store, StoreError
 
 KEEP_S = 600.0
 """How long Redis remembers that a call was settled. What was sent and not answered is not sent again after that."""
@@ -75,6 +75,7 @@ class SharedBook:
         self._asked: set[asyncio.Future[Any]] = set()
         self._heard = -LEASE_S
         self._leases: dict[str, int] = {}
+        self._epochs: dict[str, int] = {}
         self._recovery: asyncio.Task[None] | None = None
         self._restoring: set[asyncio.Future[Any]] = set()
 
@@ -84,6 +85,11 @@ class SharedBook:
     @property
     def away(self) -> bool:
         return self._outage.away
+
+    @property
+    def restoring(self) -> int:
+        """Open calls that are being put back."""
+        return len(self._restoring)
 
     @property
     def waiting(self) -> int:
@@ -181,14 +187,16 @@ class SharedBook:
         for rule, place in zip(share.rules, share.places, strict=True):
             actual = of.actuals[place]
             actual = rate_us(actual, rule.limit) if rule.kind in ("rpm", "tpm") else actual
-            arguments += [KINDS[rule.per or rule.kind], actual, 0]
+            arguments += [KINDS[rule.per or rule.kind], actual, self._floor(rule)]
         return Command(f"{LIBRARY}_settle", share.keys, arguments)
 
     def _read(self, opened: Open, replies: Sequence[Sequence[int]]) -> Verdict:
         """The replies to a reservation; what they say is seen by the book of this process too."""
         readings: list[Reading] = [Reading(0, 0)] * len(opened.asks)
         refused, longest, lost = None, 0, False
-        for share, (_, worst, waits, fresh, *numbers) in zip(opened.shares, replies, strict=True):
+        for share, (epoch, worst, waits, fresh, *numbers) in zip(opened.shares, replies, strict=True):
+            lost |= self._epochs.setdefault(share.keys[0], epoch) != epoch
+            self._epochs[share.keys[0]] = epoch
             if worst and waits > longest:
                 refused, longest = share.places[worst - 1], waits
             for at, (rule, place) in enumerate(zip(share.rules, share.places, strict=True)):
@@ -265,8 +273,12 @@ class SharedBook:
             self._settle_now(of).add_done_callback(self._settled)
 
     async def _confirmed(self, of: Unsettled, replies: "Sequence[asyncio.Future[Any]]") -> None:
-        for reply in replies:
-            await reply
+        for share, reply in zip(of.shares, replies, strict=True):
+            sums = await reply
+            for rule, key, settled in zip(share.rules, share.keys[2:], sums, strict=True):
+                if rule.kind == "budget" and key.endswith(self._name(rule)):  # of the period that is now
+                    purse = self._book.purse(rule)
+                    purse.floor = max(purse.floor, settled)
         self._unsettled.pop(of.id, None)
 
     def _settle_now(self, of: Unsettled) -> "asyncio.Future[None]":
@@ -310,15 +322,14 @@ class SharedBook:
             return
 
     async def _catch_up(self) -> int:
-        """Settles what is unsettled and reserves what is open. Raises StoreError."""
-        count = 0
-        while waiting := list(self._unsettled.values()):
-            for of in self._timely(waiting):
-                await self._settle_now(of)
-                count += 1
-        for id_, opened in list(self._open.items()):
-            for share in opened.shares:
-                await self._store.send(self._reserving(id_, opened, share, "1"))
+        """Settles what is unsettled and reserves what is open, the last of it without waiting: Redis does it before
+        whatever is sent later. Raises StoreError."""
+        count = len(self._unsettled)
+        while len(self._unsettled) > BATCH:
+            await asyncio.gather(*[self._settle_now(of) for of in self._timely(list(self._unsettled.values()))])
+        for of in self._timely(list(self._unsettled.values())):
+            self._settle_now(of).add_done_callback(self._settled)
+        self._restore()
         return count
 
     def _timely(self, waiting: Iterable[Unsettled]) -> Iterable[Unsettled]:

@@ -101,3 +101,57 @@ async def redis_server(folder: Path, *more: str) -> AsyncIterator[RedisServer]:
             if found.process is not None:
                 found.signal(signal.SIGCONT)
         found.kill()
+
+
+class Proxy:
+    """Bytes between a gateway and Redis: passed on, kept back, or the whole way cut."""
+
+    def __init__(self, to: int) -> None:
+        self.to, self.port = to, 0
+        self.replies, self.open = True, True
+        self.kept_back = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.open:
+            writer.close()
+            return
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.to)
+        except OSError:
+            writer.close()
+            return
+        self._writers |= {writer, server_writer}
+        await asyncio.gather(self._pass(reader, server_writer, True), self._pass(server_reader, writer, False))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, forth: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if forth or self.replies:
+                    writer.write(data)
+                else:
+                    self.kept_back += 1
+        writer.close()
+
+    def cut(self) -> None:
+        """Nobody gets through any more."""
+        self.open = False
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+
+@contextlib.asynccontextmanager
+async def proxy(to: int) -> AsyncIterator[Proxy]:
+    found = Proxy(to)
+    server = await asyncio.start_server(found.handle, "127.0.0.1", 0)
+    found.port = server.sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        found.cut()
+        server.close()

@@ -131,8 +131,14 @@ local function reading(kind, key, now)
   return {field(key, 'm'), field(key, 'e'), field(key, 'h')}
 end
 
+-- When this store of reservations began: another time than before says that everything was lost in between.
+local function epoch(keys, now)
+  redis.call('HSETNX', keys[1], '#', text(now))
+  return tonumber(redis.call('HGET', keys[1], '#'))
+end
+
 -- ARGV: id, life_ms, keep_ms, force, then for each counter: kind, limit, amount, hard, floor.
--- Gives: admitted, the counter that refused (0: none), how long it has to wait, how many counters were not there, and
+-- Gives: the epoch, the counter that refused (0: none), how long it has to wait, how many counters were not there, and
 -- three numbers a counter. A reservation that is there already is admitted again and takes nothing.
 local function reserve(keys, args)
   local now = clock()
@@ -155,7 +161,7 @@ local function reserve(keys, args)
     end
     keep(keys, id, 'held', parts, math.floor(now / 1000) + life_ms)
   end
-  local found = {longest == 0 and 1 or 0, worst, longest, fresh}
+  local found = {epoch(keys, now), worst, longest, fresh}
   for i = 3, #keys do
     for _, number in ipairs(reading(args[5 * (i - 3) + 5], keys[i], now)) do found[#found + 1] = number end
   end
@@ -178,13 +184,21 @@ local function correct(state, part, actual, now)
   end
 end
 
--- ARGV: id, keep_ms, then for each counter: kind, actual, floor. Gives 1, or 0 when that was done already.
--- One that was never reserved here, or forgotten with everything else, is charged as it is.
+local function settled_sums(keys, args)
+  local found = {}
+  for i = 3, #keys do
+    found[i - 2] = is_money(args[3 * (i - 3) + 3]) and field(keys[i], 'm') or 0
+  end
+  return found
+end
+
+-- ARGV: id, keep_ms, then for each counter: kind, actual, floor. Gives what is settled in each counter of money now.
+-- A second time changes nothing. One that was never reserved here, or forgotten with everything else, is charged as it is.
 local function settle(keys, args)
   local now = clock()
   local id, keep_ms = args[1], tonumber(args[2])
   local state, parts = record(keys, id)
-  if state == 'settled' then return 0 end
+  if state == 'settled' then return settled_sums(keys, args) end
   for i = 3, #keys do
     local at = 3 * (i - 3) + 3
     local kind, actual = args[at], tonumber(args[at + 1])
@@ -199,7 +213,7 @@ local function settle(keys, args)
   end
   keep(keys, id, 'settled', {}, math.floor(now / 1000) + keep_ms)
   sweep(keys, now, keep_ms)
-  return 1
+  return settled_sums(keys, args)
 end
 
 -- Whether it takes writes; a ping would say yes at a read-only replica or a full server.

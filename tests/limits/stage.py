@@ -38,7 +38,9 @@ def answering(before: Before | None = None, output: int | None = None) -> Callab
 def limited(url: str, *keys: dict[str, Any], teams: list[dict[str, Any]] | None = None, **of_route: Any) -> Any:
     """A config of one route at that upstream. A key without a name is 'a'."""
     deployment = {"account": "up", "model": "m", "price": PRICE, "max_output_tokens": 1000}
-    found = config({"r": route(deployment, **of_route), "other": route(deployment)}, up=url)
+    found = config(
+        {"r": route(deployment, **of_route), "other": route(deployment)}, up={"url": url, "timeouts": {"connect_s": 20}}
+    )
     if keys:
         found["keys"] = [{"name": "a", "key": "key-a", **key} for key in keys]
     return {**found, **({"teams": teams} if teams else {})}

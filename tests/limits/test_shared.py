@@ -1,43 +1,22 @@
 """Two gateways on one real Redis: one budget, one limit, whoever is asked."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import Served, Upstream, eventually, serving, upstream
-from tests.limits.stage import Gate, answering, call, limited
+from tests.harness import Served
+from tests.limits.replicas import at_rest, replicas
+from tests.limits.stage import Gate, answering, call
 from tests.redis_server import RedisServer, redis_server
-
-PATIENT = {"redis_timeout_s": 10}
-"""For tests of what is counted; how long is waited is what others test."""
 
 
 @pytest.fixture
 async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
     async with redis_server(tmp_path / "redis") as found:
         yield found
-
-
-@contextlib.asynccontextmanager
-async def replicas(
-    url: str, *keys: dict[str, Any], script: Any = None, store: Any = None, count: int = 2, **more: Any
-) -> AsyncIterator[tuple[list[Served], Upstream]]:
-    """Gateways of one config that share a Redis."""
-    async with upstream(script or answering()) as up, contextlib.AsyncExitStack() as stack:
-        config = {**limited(up.url, *keys, **more), "store": {"redis": url, **(store or PATIENT)}}
-        yield [await stack.enter_async_context(serving(config)) for _ in range(count)], up
-
-
-async def at_rest(served: list[Served]) -> None:
-    """Waits until Redis has confirmed the end of every call."""
-    for one in served:
-        shared = one.gateway.limiter.shared
-        assert shared is not None
-        await eventually(lambda shared=shared: not len(shared) and not shared.waiting, "never confirmed")
 
 
 async def burst(served: list[Served], gate: Gate, count: int, refused: int, **fields: Any) -> list[int]:

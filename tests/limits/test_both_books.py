@@ -1,0 +1,236 @@
+"""One model, two books: what a process counts for itself and what Redis counts are the same, and are the truth.
+
+The truths of all calls are the counters, always: whatever is settled, told twice, forgotten, or told too late."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from gateway.book import Ask, Book
+from gateway.buckets import MINUTE_US, Rate, Rule, rate_us
+from gateway.log import Log
+from gateway.outage import Outage
+from gateway.redis_url import place
+from gateway.shared_book import SharedBook
+from gateway.store import Store
+from gateway.tally import Count
+from gateway.wires import wire
+from tests.harness import Clock, eventually
+from tests.redis_server import RedisServer, redis_server
+
+HARD = Rule("budget", "key", "k", "k", 1000, "total", True, "t:k")
+SOFT = Rule("budget", "team", "t", "t", 1000, "total", False, "t:k")
+PLACES = Rule("concurrent", "key", "k", "k", 5, group="t:k")
+RULES = (HARD, SOFT, PLACES)
+amounts = strategies.integers(0, 400)
+
+
+class Loop:
+    """An event loop in a thread of its own, for tests that cannot be async."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+
+    def run(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[Loop]:
+    found = Loop()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def redis(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    folder: Path = tmp_path_factory.mktemp("redis")
+    with contextlib.ExitStack() as stack:
+        server = redis_server(folder)
+        found = loop.run(server.__aenter__())
+        stack.callback(lambda: loop.run(server.__aexit__(None, None, None)))
+        yield found
+
+
+class Model(RuleBasedStateMachine):
+    """Two replicas on one Redis, one process alone, and plain sums; each call at both."""
+
+    redis: RedisServer
+    loop: Loop
+
+    @initialize()
+    def begin(self) -> None:
+        self.clock = Clock()
+        self.loop.run(self.redis.say("FLUSHALL"))
+        self.alone = Book(self.clock, self.clock)
+        self.shared = [self.loop.run(self.open()) for _ in range(2)]
+        self.next = 0
+        self.open_calls: dict[str, tuple[int, int]] = {}
+        self.spent, self.held, self.places = 0, 0, 0
+
+    async def open(self) -> SharedBook:
+        store = Store(wire(place(self.redis.url), 20.0))
+        return SharedBook(store, Book(self.clock, self.clock), Outage(Log(), Count(), self.clock), self.clock, 20.0)
+
+    def teardown(self) -> None:
+        for shared in self.shared:
+            self.loop.run(shared.aclose())
+
+    @rule(amount=amounts, replica=strategies.integers(0, 1))
+    def reserve(self, amount: int, replica: int) -> None:
+        asks = [Ask(HARD, amount), Ask(SOFT, amount), Ask(PLACES, 1)]
+        self.next += 1
+        id_ = f"call-{self.next}"
+        alone = self.alone.reserve(id_, asks)
+        shared = self.loop.run(self.shared[replica].reserve(id_, asks, 60.0))
+        left = 1000 - self.spent - self.held
+        admitted = amount <= left and left > 0 and self.places < 5
+        assert (alone.refused is None) == (shared.refused is None) == admitted
+        assert [r.left for r in alone.readings] == [r.left for r in shared.readings]
+        assert [r.held for r in alone.readings] == [r.held for r in shared.readings]
+        if admitted:
+            self.open_calls[id_] = amount, replica
+            self.held += amount
+            self.places += 1
+
+    @rule(share=strategies.floats(0, 1), which=strategies.integers(0), twice=strategies.booleans())
+    def settle(self, share: float, which: int, twice: bool) -> None:
+        if not self.open_calls:
+            return
+        id_ = list(self.open_calls)[which % len(self.open_calls)]
+        amount, replica = self.open_calls.pop(id_)
+        actual = int(amount * share)
+        for again in range(1 + twice):
+            assert self.alone.settle(id_, [actual, actual, 0]) == (not again)
+            self.loop.run(self.tell(replica, id_, actual))
+        self.spent += actual
+        self.held -= amount
+        self.places -= 1
+
+    @rule(share=strategies.floats(0, 1), which=strategies.integers(0))
+    def expire_and_settle_late(self, share: float, which: int) -> None:
+        """Redis gives up waiting: the reserved amount is charged, the place is free; then the truth comes after all."""
+        if not self.open_calls:
+            return
+        id_ = list(self.open_calls)[which % len(self.open_calls)]
+        amount, replica = self.open_calls[id_]
+        self.loop.run(self.redis.say("ZADD", "arriero:{t:k}:due", 0, id_))
+        self.loop.run(self.touch(replica))  # any command sweeps
+        money = self.loop.run(self.money(HARD))
+        assert money["h"] == self.held - amount
+        assert money["m"] + money["e"] == self.spent + amount
+        self.settle(share, list(self.open_calls).index(id_), twice=False)
+
+    @rule()
+    def lose_everything(self) -> None:
+        """A flush: the next call finds it out; sums and open calls are put back."""
+        self.loop.run(self.redis.say("FLUSHALL"))
+        for replica in (0, 1):  # each puts back what it knows
+            self.loop.run(self.touch(replica))
+        money = self.loop.run(self.money(HARD))
+        assert (money["m"], money["e"], money["h"]) == (self.spent, 0, self.held)
+
+    async def touch(self, replica: int) -> None:
+        """A call that takes nothing."""
+        self.next += 1
+        asks = [Ask(HARD, 0), Ask(SOFT, 0), Ask(PLACES, 0)]
+        await self.shared[replica].reserve(f"touch-{self.next}", asks, 60.0)
+        await self.settled(replica)
+        await self.tell(replica, f"touch-{self.next}", 0)
+
+    async def tell(self, replica: int, id_: str, actual: int) -> None:
+        self.shared[replica].settle(id_, [actual, actual, 0])
+        await self.settled(replica)
+
+    async def settled(self, replica: int) -> None:
+        shared = self.shared[replica]
+        await eventually(lambda: not shared.waiting and not shared.restoring, "never confirmed")
+
+    async def money(self, budget: Rule) -> dict[str, int]:
+        key = f"arriero:{{t:k}}:{budget.name}:"
+        found = {name: await self.redis.say("HGET", key, name) for name in "meh"}
+        return {name: 0 if value == b"$-1" else int(value) for name, value in found.items()}
+
+    @invariant()
+    def the_sum_of_truths_is_the_counters(self) -> None:
+        purse = self.alone.purse(HARD)
+        assert (purse.spent, purse.held) == (self.spent, self.held)
+        assert self.held == sum(amount for amount, _ in self.open_calls.values())
+        money = self.loop.run(self.money(HARD))
+        assert money["m"] + money["e"] + money["h"] in (0, self.spent + self.held)
+
+
+def test_the_sum_of_truths_is_the_counters(redis: RedisServer, loop: Loop):
+    Model.redis, Model.loop = redis, loop
+    run_state_machine_as_test(Model, settings=settings(max_examples=15, stateful_step_count=30, deadline=None))
+
+
+class Alone(RuleBasedStateMachine):
+    """Rates at a standing clock: what is settled is what is gone."""
+
+    @initialize(limit=strategies.integers(1, 100_000))
+    def begin(self, limit: int) -> None:
+        self.clock, self.limit = Clock(), limit
+        self.rate = Rate(limit)
+        self.open_calls: list[tuple[int, int]] = []
+        self.used_us = 0
+
+    def now_us(self) -> int:
+        return int(self.clock() * 1e6)
+
+    @rule(share=strategies.floats(0, 1))
+    def take(self, share: float) -> None:
+        amount = max(1, int(self.limit * share))
+        wait = self.rate.wait_us(amount, self.now_us())
+        assert (wait == 0) == (self.used_us + rate_us(amount, self.limit) <= MINUTE_US)
+        if wait == 0:
+            self.open_calls.append((amount, self.rate.take(amount, self.now_us())))
+            self.used_us += rate_us(amount, self.limit)
+
+    @rule(share=strategies.floats(0, 1), which=strategies.integers(0))
+    def settle(self, share: float, which: int) -> None:
+        if self.open_calls:
+            amount, mark = self.open_calls.pop(which % len(self.open_calls))
+            actual = int(amount * share)
+            self.rate.settle(amount, actual, mark, self.now_us())
+            self.used_us += rate_us(actual, self.limit) - rate_us(amount, self.limit)
+
+    @invariant()
+    def what_is_gone_is_what_was_used(self) -> None:
+        assert self.rate.reset_us(self.now_us()) == self.used_us
+
+
+def test_rates_are_what_was_really_used():
+    run_state_machine_as_test(Alone, settings=settings(max_examples=100, deadline=None))
+
+
+@given(
+    strategies.integers(1, 10**9),
+    strategies.lists(strategies.tuples(strategies.floats(0, 30), strategies.floats(0, 1))),
+)
+def test_no_minute_has_more_than_twice_the_limit(limit: int, calls: list[tuple[float, float]]):
+    """A minute's worth at once, and what comes back in that minute."""
+    rate, clock, taken = Rate(limit), Clock(), []
+    for pause_s, share in calls:
+        clock.advance(pause_s)
+        amount = max(1, int(limit * share))
+        if rate.wait_us(amount, int(clock() * 1e6)) == 0:
+            rate.take(amount, int(clock() * 1e6))
+            taken.append((clock(), amount))
+    for began, _ in taken:
+        within = sum(amount for at, amount in taken if began <= at < began + 60)
+        assert within <= 2 * limit + len(taken) * (limit // MINUTE_US + 1)
