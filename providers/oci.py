@@ -32,6 +32,7 @@ from providers.openai import OpenAI, read_detail
 
 if TYPE_CHECKING:
     from providers.credentials.oci import Identity, Source
+    from providers.credentials.oci_tokens import InstancePrincipal
 
 CHAT_PATH = "/20231130/actions/chat"
 OPENAI_PATH = "/openai/v1"
@@ -142,7 +143,7 @@ def _signer(account: OCI, clock: Callable[[], float], env: Mapping[str, str]) ->
 
     region = account.region or env.get("OCI_REGION") or None
     pass_phrase = account.pass_phrase.reveal() if account.pass_phrase else None
-    auth, reach = account.auth, account.token_origin
+    auth = account.auth
     if account.key or account.key_file:
         reveal = account.key.reveal if account.key else None
         kept = keys.ApiKey(
@@ -150,16 +151,39 @@ def _signer(account: OCI, clock: Callable[[], float], env: Mapping[str, str]) ->
         )
         return keys.Files(kept, clock), region
     if auth == "resource_principal" or (auth is None and env.get("OCI_RESOURCE_PRINCIPAL_VERSION")):
-        return keys.Files(keys.resource_principal(env), clock), region or env.get("OCI_RESOURCE_PRINCIPAL_REGION")
+        region = region or env.get("OCI_RESOURCE_PRINCIPAL_REGION")
+        return _resource(account, region, clock, env), region
     if auth == "instance_principal":
-        metadata_url = account.metadata_url or env.get("OCI_METADATA_BASE_URL") or tokens.METADATA_URL
-        return tokens.InstancePrincipal(metadata_url, account.auth_url(region), clock, reach=reach), region
+        return _instance(account, region, clock, env), region
     if auth == "oke_workload_identity":
         region = region or env.get("OCI_RESOURCE_PRINCIPAL_REGION")
         return tokens.workload(account.workload_url, env, clock), region
     profile = keys.read_profile(account.config_file, account.profile, env)
     region = account.region or profile.fields.get("region") or region
     return keys.Files(profile.kept(session=auth == "security_token", pass_phrase=pass_phrase), clock), region
+
+
+def _instance(
+    account: OCI, region: str | None, clock: Callable[[], float], env: Mapping[str, str]
+) -> "InstancePrincipal":
+    from providers.credentials import oci_tokens as tokens
+
+    metadata_url = account.metadata_url or env.get("OCI_METADATA_BASE_URL") or tokens.METADATA_URL
+    return tokens.InstancePrincipal(metadata_url, account.auth_url(region), clock, reach=account.token_origin)
+
+
+def _resource(account: OCI, region: str | None, clock: Callable[[], float], env: Mapping[str, str]) -> "Source":
+    """A resource principal of the version that its variables say."""
+    from providers.credentials import oci as keys
+    from providers.credentials import oci_resource as resource
+
+    version = env.get("OCI_RESOURCE_PRINCIPAL_VERSION")
+    if version == "1.1":
+        instance = _instance(account, region, clock, env)
+        return resource.of_instance(env, instance, account.auth_url(region), clock, account.token_origin)
+    if version in resource.VERSIONS:
+        return resource.of_resource(env, clock, account.token_origin)
+    return keys.Files(keys.resource_principal(env), clock)
 
 
 class Generic:

@@ -22,6 +22,13 @@ LIFE_S = 1200
 METADATA = "/opc/v2"
 FEDERATION = "/v1/x509"
 WORKLOAD = "/resourcePrincipalSessionTokens"
+RESOURCE_TOKEN = "/20180711/resourcePrincipalToken"  # noqa: S105  (a path)
+RESOURCE_SESSION = "/v1/resourcePrincipalSessionToken"
+RESOURCE = "ocid1.resource.oc1.us-chicago-1.sandbox"
+RESOURCE_KEYS = (
+    f"resource/v2.1/{RESOURCE}",
+    *(f"resource/v{version}/{demo.TENANCY}/{RESOURCE}" for version in ("2.1.1", "2.1.2")),
+)
 
 
 def _pem(kind: str, body: str) -> str:
@@ -78,6 +85,43 @@ def exchange(request: Request, site: Site) -> Reply:
         raise Refusal(400, "bad podKey") from error
     answer = base64.b64encode(msgspec.json.encode({"token": f"ST${token}"}))
     return Reply(headers=[("content-type", "application/json")], body=answer)
+
+
+def resource_token(request: Request, site: Site) -> Reply:
+    """GET of a resource's token, signed by the resource itself (version 2.1 and on) or by its instance (1.1)."""
+    asked = _signed_by_resource(request, site)
+    if not request.path.endswith(f"/{RESOURCE}") or ("V2" in request.path) != asked.startswith("resource/"):
+        raise not_authenticated()
+    tokens = {kind: issue(PublicKey(demo.API_MODULUS, demo.EXPONENT), kind, site.wall()) for kind in ("rpt", "spst")}
+    return json_reply({"resourcePrincipalToken": tokens["rpt"], "servicePrincipalSessionToken": tokens["spst"]})
+
+
+def resource_session(request: Request, site: Site) -> Reply:
+    """POST /v1/resourcePrincipalSessionToken: both tokens, signed for again, for a token of the key it sends."""
+    _signed_by_resource(request, site)
+    try:
+        body = _object(request.body)
+        for name in ("resourcePrincipalToken", "servicePrincipalSessionToken"):
+            key_of_token(str(body.get(name)), site.wall())
+        return json_reply({"token": issue(_public_key(body.get("sessionPublicKey")), "resource", site.wall())})
+    except BadSignature as error:
+        raise not_authenticated() from error
+
+
+def _signed_by_resource(request: Request, site: Site) -> str:
+    """The key id that it is signed with."""
+
+    def key_of(key_id: str) -> PublicKey:
+        if key_id.startswith("ST$"):
+            return key_of_token(key_id[3:], site.wall())
+        if key_id not in RESOURCE_KEYS:
+            raise BadSignature("another resource")
+        return PublicKey(demo.API_MODULUS, demo.EXPONENT)
+
+    try:
+        return verify(request, key_of, site.wall())
+    except BadSignature as error:
+        raise not_authenticated() from error
 
 
 def not_authenticated() -> Refusal:

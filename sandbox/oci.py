@@ -21,12 +21,16 @@ from sandbox._oci_signature import BadSignature, PublicKey, verify
 from sandbox._oci_tokens import (
     FEDERATION,
     METADATA,
+    RESOURCE_SESSION,
+    RESOURCE_TOKEN,
     WORKLOAD,
     exchange,
     federate,
     key_of_token,
     metadata,
     not_authenticated,
+    resource_session,
+    resource_token,
 )
 from sandbox.answers import answer as answers
 from sandbox.answers import key_of
@@ -97,11 +101,14 @@ class OCI(OpenAIShape):
             CHAT: {"POST": self.generic},
             FEDERATION: {"POST": federate},
             WORKLOAD: {"POST": exchange},
+            RESOURCE_SESSION: {"POST": resource_session},
         }
 
     def dynamic_route(self, request: Request) -> Mapping[str, Route] | None:
         if request.path.startswith(METADATA + "/"):
             return {"GET": metadata}
+        if request.path.startswith(RESOURCE_TOKEN):
+            return {"GET": resource_token}
         return super().dynamic_route(request)
 
     def authorize(self, request: Request, site: Site) -> None:

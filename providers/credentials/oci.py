@@ -75,6 +75,18 @@ def signed(identity: Identity, target: str, host: str, body: bytes, wall_now: fl
     ]
 
 
+def signed_get(identity: Identity, target: str, host: str, wall_now: float) -> list[tuple[str, str]]:
+    """The headers that a signed GET carries besides `host`."""
+    date = email.utils.formatdate(wall_now, usegmt=True)
+    message = f"date: {date}\n(request-target): get {target}\nhost: {host}"
+    signature = base64.b64encode(identity.key.sign(message.encode("ascii"), _PADDING, _SHA256)).decode()
+    authorization = (
+        f'Signature algorithm="rsa-sha256",headers="{" ".join(GENERIC_HEADERS)}",keyId="{identity.key_id}",'
+        f'signature="{signature}",version="1"'
+    )
+    return [("date", date), ("authorization", authorization)]
+
+
 # ---------------------------------------------------------------------- keys
 def load_key(pem: bytes, pass_phrase: str | None) -> rsa.RSAPrivateKey:
     """A private key from PEM, from PEM whose line breaks are written as `\\n`, or from its base64 alone.
@@ -275,7 +287,7 @@ def resource_principal(env: Mapping[str, str]) -> Kept:
     version = env.get("OCI_RESOURCE_PRINCIPAL_VERSION")
     if version != "2.2":
         said = f"is {version}" if version else "is not set"
-        raise ValueError(f"OCI_RESOURCE_PRINCIPAL_VERSION {said}; 2.2 is offered")
+        raise ValueError(f"OCI_RESOURCE_PRINCIPAL_VERSION {said}; offered: 1.1, 2.1, 2.1.1, 2.1.2, 2.2")
     for name in ("OCI_RESOURCE_PRINCIPAL_RPST", "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM"):
         if not env.get(name):
             raise ValueError(f"{name} is not set")

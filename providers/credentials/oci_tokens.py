@@ -57,7 +57,7 @@ def place(url: str, origin: Origin, clock: Callable[[], float]) -> Place:
     return Place(Client(origin, clock), parts.netloc, parts.path.rstrip("/"))
 
 
-async def _asked(where: Place, method: str, path: str, headers: list[tuple[str, str]], body: bytes = b"") -> bytes:
+async def asked(where: Place, method: str, path: str, headers: list[tuple[str, str]], body: bytes = b"") -> bytes:
     """The body of a good answer. Raises UpstreamError that shows none of it."""
     head = request_head(method, path, where.host, [*headers, ("accept-encoding", "identity")], len(body))
     response = await where.client.request(head, body)
@@ -86,21 +86,26 @@ def _bare(pem: bytes) -> str:
     return "".join(line for line in pem.decode("ascii").splitlines() if not line.startswith("-----"))
 
 
-def _new_key() -> tuple[rsa.RSAPrivateKey, str]:
+def new_key() -> tuple[rsa.RSAPrivateKey, str]:
     """A key, and its public half as Oracle wants to be told of it."""
     key = rsa.generate_private_key(65537, KEY_BITS)
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return key, _bare(public)
+    return key, public_half(key)
 
 
-def _lease(token: str, key: rsa.RSAPrivateKey, wall_now: float) -> Lease[Identity]:
+def public_half(key: rsa.RSAPrivateKey) -> str:
+    return _bare(
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+
+
+def lease(token: str, key: rsa.RSAPrivateKey, wall_now: float) -> Lease[Identity]:
     token = token.removeprefix("ST$")
     if not token or not token.isascii() or not token.isprintable() or '"' in token:
         raise UpstreamError("status", "its credential's source gave no token", status=401)
     return Lease(Identity(f"ST${token}", key), life_s(token, wall_now))
 
 
-class _Refreshed:
+class Refreshed:
     """What both kinds have in common: one refresher, and servers to let go of."""
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float], places: list[Place]) -> None:
@@ -122,7 +127,7 @@ class _Refreshed:
             await where.client.aclose()
 
 
-class InstancePrincipal(_Refreshed):
+class InstancePrincipal(Refreshed):
     """A compute instance: its certificates from the metadata service, exchanged at the region's federation endpoint."""
 
     def __init__(
@@ -141,7 +146,7 @@ class InstancePrincipal(_Refreshed):
         leaf, leaf_key, intermediate = [
             await self._metadatum(name) for name in ("cert.pem", "key.pem", "intermediate.pem")
         ]
-        key, public = await asyncio.to_thread(_new_key)
+        key, public = await asyncio.to_thread(new_key)
         certificates = {
             "certificate": _bare(leaf),
             "publicKey": public,
@@ -151,12 +156,12 @@ class InstancePrincipal(_Refreshed):
         signer = _certified(leaf, leaf_key)
         path = self._federation.path + FEDERATION_PATH
         headers = signed(signer, path, self._federation.host, body, self._wall())
-        answer = await _asked(self._federation, "POST", path, headers, body)
-        return _lease(_read_token(answer), key, self._wall())
+        answer = await asked(self._federation, "POST", path, headers, body)
+        return lease(read_token(answer), key, self._wall())
 
     async def _metadatum(self, name: str) -> bytes:
         headers = [("authorization", "Bearer Oracle")]
-        return await _asked(self._metadata, "GET", f"{self._metadata.path}/identity/{name}", headers)
+        return await asked(self._metadata, "GET", f"{self._metadata.path}/identity/{name}", headers)
 
 
 def _certified(leaf: bytes, leaf_key: bytes) -> Identity:
@@ -180,7 +185,7 @@ def _tenancy(certificate: x509.Certificate) -> str:
     raise UpstreamError("status", "its instance's certificate names no tenancy", status=401)
 
 
-def _read_token(answer: bytes) -> str:
+def read_token(answer: bytes) -> str:
     try:
         return msgspec.json.decode(answer, type=_Token).token
     except msgspec.MsgspecError as error:
@@ -188,7 +193,7 @@ def _read_token(answer: bytes) -> str:
         raise UpstreamError("status", text, status=401) from error
 
 
-class WorkloadIdentity(_Refreshed):
+class WorkloadIdentity(Refreshed):
     """A pod on OKE: the token of its service account, exchanged at the cluster's own token endpoint.
 
     Not run against a cluster: port, path and the base64 around the answer are as Oracle's SDK has them."""
@@ -212,16 +217,16 @@ class WorkloadIdentity(_Refreshed):
         except OSError as error:
             text = f"its service account's token {self._token_file} cannot be read: {error.strerror}"
             raise UpstreamError("status", text, status=401) from error
-        key, public = await asyncio.to_thread(_new_key)
+        key, public = await asyncio.to_thread(new_key)
         headers = [("authorization", f"Bearer {account}"), ("content-type", "application/json")]
         path = self._endpoint.path
-        answer = await _asked(self._endpoint, "POST", path, headers, _encode({"podKey": public}))
+        answer = await asked(self._endpoint, "POST", path, headers, _encode({"podKey": public}))
         try:
             decoded = base64.b64decode(answer.strip().strip(b'"'), validate=True)
         except ValueError as error:
             text = "its credential's source gave an answer that cannot be read"
             raise UpstreamError("status", text, status=401) from error
-        return _lease(_read_token(decoded), key, self._wall())
+        return lease(read_token(decoded), key, self._wall())
 
 
 def workload(url: str | None, env: Mapping[str, str], clock: Callable[[], float]) -> WorkloadIdentity:

@@ -173,7 +173,7 @@ def test_a_resource_principal_from_texts_and_from_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"OCI_RESOURCE_PRINCIPAL_VERSION": "1.1"}, "VERSION is 1.1; 2.2 is offered"),
+        ({"OCI_RESOURCE_PRINCIPAL_VERSION": "3.0"}, "VERSION is 3.0; offered: 1.1, 2.1"),
         ({"OCI_RESOURCE_PRINCIPAL_VERSION": ""}, "VERSION is not set"),
         ({"OCI_RESOURCE_PRINCIPAL_RPST": ""}, "OCI_RESOURCE_PRINCIPAL_RPST is not set"),
         ({"OCI_RESOURCE_PRINCIPAL_RPST": "/a/path"}, "both be paths, or both be texts"),
