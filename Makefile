@@ -7,7 +7,7 @@ PIP := python -m pip --quiet --disable-pip-version-check
 LOCKED := install --require-hashes -r
 OURSELVES := install --no-deps --no-build-isolation --editable .
 
-.PHONY: run install test system check matrix bench soak table lock
+.PHONY: run install test system check matrix bench soak table lock image chart
 
 run: install                        ## serve; on the sandbox when no credentials are found
 	@exec $(BIN)/arriero serve
@@ -29,6 +29,13 @@ check: .venv-dev/.installed         ## format, lint, types, generated pages
 matrix: .venv-dev/.installed        ## every conversation at every cloud; write the matrix and the pages made from it
 	.venv-dev/bin/python -m tests.conformance
 
+image:                              ## the container image; EXTRAS=litellm for the fuller one
+	@.ci/image.sh
+
+chart: .venv-dev/.installed         ## write what is made of other files: values.schema.json, the chart's README
+	@PYTHONPATH=. .venv-dev/bin/python helm/values_schema.py
+	@helm-docs --chart-search-root helm || echo "No helm-docs: README.md of the chart is as it was" >&2
+
 soak: .venv-dev/.installed          ## the long runs
 	.venv-dev/bin/python -m pytest -m soak --timeout 3600
 
@@ -43,6 +50,7 @@ lock:                               ## write the lock files anew
 	.venv-lock/bin/uv pip compile $(COMPILE) --group install --extra aws --extra oci --extra postgres pyproject.toml -o requirements.lock
 	.venv-lock/bin/uv pip compile $(COMPILE) --group dev pyproject.toml -o requirements-dev.lock
 	.venv-lock/bin/uv pip compile $(COMPILE) --group install --extra litellm pyproject.toml -o requirements-litellm.lock
+	.venv-lock/bin/uv pip compile $(COMPILE) --group install --extra all pyproject.toml -o requirements-image.lock
 	.venv-lock/bin/uv pip compile $(COMPILE) --group pyproject.toml:oci-judge -o requirements-oci.lock
 COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade
 

@@ -1,4 +1,4 @@
-"""Writes what an image holds as CycloneDX 1.6: the Python packages of this environment and Debian's packages around it."""
+"""Writes what an image holds as CycloneDX 1.6: this environment's Python packages and Debian's around it."""
 
 import json
 import re
@@ -16,7 +16,13 @@ def python_packages() -> Iterator[dict[str, object]]:
         name = re.sub(r"[-_.]+", "-", found.name).lower()
         text = found.metadata.get("License-Expression") or found.metadata.get("License") or ""
         licence = {"licenses": [{"license": {"name": text.splitlines()[0][:100]}}]} if text else {}
-        yield {"type": "library", "name": name, "version": found.version, "purl": f"pkg:pypi/{name}@{found.version}", **licence}
+        yield {
+            "type": "library",
+            "name": name,
+            "version": found.version,
+            "purl": f"pkg:pypi/{name}@{found.version}",
+            **licence,
+        }
 
 
 def debian_packages() -> Iterator[dict[str, object]]:

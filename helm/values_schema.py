@@ -1,4 +1,4 @@
-"""Writes the chart's values.schema.json: the config's schema by `arriero schema`, the other values as values.yaml shows them."""
+"""Writes the chart's values.schema.json: the config as `arriero schema` has it, all else as values.yaml shows it."""
 
 import json
 import sys
@@ -62,12 +62,12 @@ def shape(value: object, path: str) -> dict[str, Any]:
             return FREE
 
 
-def plain(value: Any) -> Any:
-    """A schema whose patterns Go can read."""
+def plain(value: Any, word: str = "") -> Any:
+    """A schema whose patterns Go can read, and whose lists of words stand in one order always."""
     if isinstance(value, dict):
-        return {word: plain(part) for word, part in value.items()}
+        return {word: plain(part, word) for word, part in value.items()}
     if isinstance(value, list):
-        return [plain(part) for part in value]
+        return sorted(value, key=str) if word in ("enum", "default") else [plain(part) for part in value]
     for python, go in GO.items() if isinstance(value, str) else ():
         value = value.replace(python, go)
     return value
@@ -79,7 +79,11 @@ def values_schema() -> dict[str, Any]:
     definitions = config.pop("$defs")
     draft = config.pop("$schema")
     found = shape(yaml.safe_load((CHART / "values.yaml").read_text()), "")
-    found["properties"]["config"] = {"type": "object", "if": {"minProperties": 1}, "then": {"$ref": "#/$defs/TheConfig"}}
+    found["properties"]["config"] = {
+        "type": "object",
+        "if": {"minProperties": 1},
+        "then": {"$ref": "#/$defs/TheConfig"},
+    }
     return {"$schema": draft, **found, "$defs": {**definitions, "TheConfig": config}}
 
 

@@ -1,0 +1,114 @@
+"""The chart as it renders: each values file against its golden copy, the schemas of Kubernetes, rules of our own."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway import loading
+from helm import values_schema
+from tests.kube.tools import CHART, MINORS, ROOT, objects, run, template, tool, values_files
+
+GOLDEN = ROOT / "tests" / "kube" / "golden"
+FILES = values_files()
+NAMES = [path.stem for path in FILES]
+RANDOM = re.compile(r"^(  (?:ARRIERO_KEY|password): )\S+$", re.MULTILINE)
+"""What a Secret of ours holds is made anew at every rendering."""
+
+
+@pytest.fixture(params=FILES, ids=NAMES)
+def rendered(request: pytest.FixtureRequest) -> str:
+    done = template("--values", request.param)
+    assert done.returncode == 0, done.stderr
+    return RANDOM.sub(r"\1…", done.stdout)
+
+
+@pytest.fixture
+def found(rendered: str) -> list[dict[str, Any]]:
+    return objects(rendered)
+
+
+def test_there_are_values_enough():
+    assert len(FILES) >= 12
+    assert {"small", "production", "air-gapped", "gpu"} <= set(NAMES)
+
+
+def test_it_renders_as_it_did(rendered: str, request: pytest.FixtureRequest):
+    """`GOLDEN=write pytest tests/kube` takes what it is now; read the difference before you commit it."""
+    kept = GOLDEN / f"{request.node.callspec.id}.yaml"
+    if os.environ.get("GOLDEN") == "write":
+        kept.write_text(rendered)
+    assert kept.read_text() == rendered
+
+
+def test_no_golden_file_is_left_over():
+    assert sorted(path.stem for path in GOLDEN.glob("*.yaml")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_helm_lint_is_silent(file: Path):
+    done = run(tool("helm"), "lint", "--strict", "--quiet", "--kube-version", MINORS[-1], "--values", file, CHART)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stdout + done.stderr
+
+
+def test_the_schema_of_the_values_is_that_of_this_gateway():
+    assert (CHART / "values.schema.json").read_text() == values_schema.text(), "run `make chart`"
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_kubernetes_knows_every_field(minor: str, tmp_path: Path):
+    rendered = []
+    for file in FILES:
+        done = template("--values", file, minor=minor)
+        assert done.returncode == 0, done.stderr
+        rendered += [found for found in objects(done.stdout) if _builtin(found)]
+    path = tmp_path / "all.yaml"
+    path.write_text(yaml.safe_dump_all(rendered))
+    done = run(tool("kubernetes-validate"), "-k", minor, "--strict", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _builtin(found: dict[str, Any]) -> bool:
+    group = found["apiVersion"].partition("/")[0]
+    return "." not in group or (group.endswith(".k8s.io") and group != "gateway.networking.k8s.io")
+
+
+def test_the_config_that_is_mounted_is_the_config_of_the_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for file in FILES:
+        config = yaml.safe_load(file.read_text() or "{}") or {}
+        if not (wanted := config.get("config")):
+            continue
+        maps = [o for o in objects(template("--values", file).stdout) if o["kind"] == "ConfigMap"]
+        (text,) = (o["data"]["arriero.yaml"] for o in maps if "arriero.yaml" in o["data"])
+        assert yaml.safe_load(text) == wanted
+        for name in re.findall(r"env:(\w+)", text):
+            monkeypatch.setenv(name, f"the-{name}-of-{file.stem}")
+        for path in re.findall(r"file:(/[\w./-]+)", text):
+            secret = tmp_path / Path(path).name
+            secret.write_text(f"secret-{secret.name}")
+            text = text.replace(f"file:{path}", f"file:{secret}")
+        loading.parse(text)
+
+
+def test_every_image_is_had_from_the_one_registry():
+    done = template(
+        "--values",
+        ROOT / "helm" / "values" / "air-gapped.yaml",
+        "--set",
+        "redis.enabled=true",
+        "--set",
+        "config.store.redis=env:REDIS_URL",
+        "--skip-schema-validation",
+    )
+    images = set(re.findall(r"image: (\S+)", done.stdout))
+    assert len(images) == 3
+    assert all(image.startswith("registry.internal:5000/") for image in images)
+    pods = [
+        o["spec"].get("template", o)["spec"]
+        for o in objects(done.stdout)
+        if o["kind"] in ("Deployment", "StatefulSet", "Pod")
+    ]
+    assert all(pod["imagePullSecrets"] == [{"name": "registry-internal"}] for pod in pods)

@@ -1,0 +1,80 @@
+"""Values that contradict each other fail `helm template` with a sentence that names the fix."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.kube.tools import template
+
+CONFIG: dict[str, Any] = {
+    "providers": {"groq": {"type": "groq", "api_key": "env:GROQ_API_KEY"}},
+    "routes": {"llama-3.1-8b": {"deployments": ["groq"]}},
+    "keys": [{"name": "a", "key": "env:A"}],
+}
+
+
+def config(**more: Any) -> dict[str, Any]:
+    return {"config": {**CONFIG, **more}}
+
+
+def account(**fields: Any) -> dict[str, Any]:
+    return config(
+        providers={"own": {"type": "vllm", **fields}}, routes={"r": {"deployments": [{"account": "own", "model": "m"}]}}
+    )
+
+
+CASES: list[tuple[dict[str, Any], str]] = [
+    (
+        config(keys=[]),
+        "add `config.keys: [{name: team-a, key: env:TEAM_A_KEY}]`, or say `config.server.allow_anonymous: true`",
+    ),
+    (config(keys=[{"name": "a", "key": "sk-1"}]), "config.keys[0].key is written out"),
+    (config(admin={"tokens": [{"name": "a", "token": "t"}]}), "config.admin.tokens[0].token is written out"),
+    (account(url="https://x/v1", api_key="sk-1"), "config.providers.own.api_key is written out"),
+    (account(url="http://vllm.llama:8000/v1"), "name that server in `networkPolicy.egress.extra`"),
+    (
+        config(keys=[{"name": "a", "key": "env:A", "budget": {"usd": 1, "per": "day", "hard": True}}]),
+        "key 'a' has hard limits, and 2 replicas cannot keep them without shared state: set `redis.enabled: true`",
+    ),
+    ({"redis": {"enabled": True, "existingSecret": "x"}}, "choose one"),
+    (config() | {"redis": {"enabled": True}}, "say `config.store.redis: env:REDIS_URL`, or turn redis off"),
+    (config() | {"postgresql": {"existingSecret": "pg"}}, "say `config.store.ledger: env:DATABASE_URL`"),
+    ({"ingress": {"enabled": True}}, "set `ingress.host`"),
+    ({"ingress": {"enabled": True, "host": "x"}}, "set `ingress.tls.secretName` or `ingress.tls.certManagerIssuer`"),
+    ({"httpRoute": {"enabled": True}}, "set `httpRoute.parentRefs"),
+    ({"autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "raise one or lower the other"),
+    ({"externalSecrets": {"enabled": True}}, "set `externalSecrets.storeRef.name`"),
+    ({"externalSecrets": {"enabled": True, "storeRef": {"name": "v"}}}, "set `externalSecrets.data`"),
+    ({"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "choose one"),
+    ({"workloadIdentity": {"oci": {"enabled": True}}}, "needs `workloadIdentity.oci.region`"),
+    ({"vllm": {"enabled": True, "offline": True}}, "set `vllm.cache.existingClaim`"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), CASES, ids=[words[:50] for _, words in CASES])
+def test_a_contradiction_names_its_fix(values: dict[str, Any], words: str, tmp_path: Path):
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    done = template("--values", file)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (config(routs={}), "additional properties 'routs' not allowed"),
+        (config(routes={"r": {"deployments": []}}), "minItems"),
+        ({"replicas": 3}, "additional properties 'replicas' not allowed"),
+        ({"autoscaling": {"metric": "moon"}}, "value must be one of"),
+        ({"image": {"digest": "latest"}}, "does not match pattern"),
+    ],
+)
+def test_a_word_that_nobody_knows_is_refused_by_the_schema(values: dict[str, Any], words: str, tmp_path: Path):
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    done = template("--values", file)
+    assert done.returncode == 1
+    assert words in done.stderr

