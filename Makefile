@@ -33,7 +33,7 @@ image:                              ## the container image; EXTRAS=litellm for t
 	@.ci/image.sh
 
 chart: .venv-dev/.installed         ## write what is made of other files: values.schema.json, the chart's README
-	@PYTHONPATH=. .venv-dev/bin/python helm/values_schema.py
+	@.venv-dev/bin/python -m helm.values_schema
 	@helm-docs --chart-search-root helm || echo "No helm-docs: README.md of the chart is as it was" >&2
 
 soak: .venv-dev/.installed          ## the long runs

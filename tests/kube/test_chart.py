@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from gateway import loading
-from helm import values_schema
 from tests.kube.tools import CHART, MINORS, ROOT, objects, run, template, tool, values_files
 
 GOLDEN = ROOT / "tests" / "kube" / "golden"
@@ -52,10 +51,6 @@ def test_no_golden_file_is_left_over():
 def test_helm_lint_is_silent(file: Path):
     done = run(tool("helm"), "lint", "--strict", "--quiet", "--kube-version", MINORS[-1], "--values", file, CHART)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stdout + done.stderr
-
-
-def test_the_schema_of_the_values_is_that_of_this_gateway():
-    assert (CHART / "values.schema.json").read_text() == values_schema.text(), "run `make chart`"
 
 
 @pytest.mark.parametrize("minor", MINORS)
