@@ -14,7 +14,8 @@ from gateway.catalog import Catalog
 from gateway.config import Config
 from gateway.decisions import Decisions
 from gateway.dispatch import Dispatcher, RetryBudget
-from gateway.endpoints import admin, keys
+from gateway.endpoints import accounting, admin, keys
+from gateway.endpoints.guard import Guard
 from gateway.endpoints.inference import Inference
 from gateway.endpoints.models import Models
 from gateway.fleet import Fleet, Lasting
@@ -73,7 +74,8 @@ class Gateway:
         self.public = Front(inference, application([*routes, *listing], self.live))
         self.admin = application([], self.live)
         self.admin.state.exposed = False
-        admin.add_routes(self.admin, self.current, self.decisions, self.metrics)
+        admin.add_routes(self.admin, self.current, self.decisions, self.metrics, self.ledger)
+        accounting.add_routes(self.admin, Guard("read", lambda: self.config.admin.tokens), self.ledger)
         keys.add_routes(self.admin, self.current, self.issued, self.log)
 
     @property

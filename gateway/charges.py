@@ -11,6 +11,9 @@ from gateway.types import Call, Candidate, Usage
 MAYBE_BILLED = frozenset({"first_byte_timeout", "idle_timeout", "total_timeout", "reset", "closed", "too_large"})
 """Kinds of failure after which the cloud may have done its work; an error of its own it does not bill."""
 
+UNKNOWN_S = 0.005
+"""Per token at a deployment of which nothing was learned: as fast as most are."""
+
 
 def nano(candidate: Candidate, usage: Usage) -> int:
     """Nano-dollars for what was used; 0 where no price is known."""
@@ -26,8 +29,8 @@ def undelivered(call: Call, candidate: Candidate, seconds: float) -> Usage:
 
     A stream shows what is written: nothing was. A plain answer is written unseen, at the speed known of the deployment
     and no longer than this route's answers usually are."""
-    output = 0 if call.stream or call.endpoint == "embeddings" else call.expected_output_tokens
-    per_token = candidate.plain.tpot
-    if output and per_token is not None and per_token.p50_s > 0:
-        output = min(output, int(seconds / per_token.p50_s))
+    known = candidate.plain.tpot
+    per_token_s = known.p50_s if known is not None and known.p50_s > 0 else UNKNOWN_S
+    silent = call.stream or call.endpoint == "embeddings"
+    output = 0 if silent else min(call.expected_output_tokens, int(seconds / per_token_s))
     return Usage(call.prompt_tokens, output, estimated=True)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway import environment, loading, remote_keys, yaml_file
+from gateway import bookkeeping, environment, loading, remote_keys, yaml_file
 from gateway.app import Gateway
 from gateway.catalog import Catalog, table, to_json
 from gateway.check import warnings
@@ -74,6 +74,11 @@ def parser() -> argparse.ArgumentParser:
     _explain_flags(command("explain", "why a call went where it went, or would go", explain))
     admin_url = _env("ADMIN_URL", str, "http://127.0.0.1:8081")
     remote_keys.flags(commands, admin_url)
+    spend = command("spend", "what was spent, by whom and where", bookkeeping.spend)
+    savings = command("savings", "what the same calls would have cost at the baseline", bookkeeping.savings)
+    bookkeeping.flags(spend, savings)
+    for asking in (spend, savings):
+        _admin_flags(asking)
     sandbox = command("sandbox", "the clouds in a box alone", _sandbox)
     sandbox.add_argument("--port", type=_port, default=_env("SANDBOX_PORT", _port, 9100), help="the first port")
     sandbox.add_argument("--print-config", action="store_true", help="write the config that uses them, and end")
@@ -127,6 +132,10 @@ def _explain_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--feature", action="append", default=[], metavar="F")
     command.add_argument("--label", action="append", default=[], metavar="K=V")
     command.add_argument("--json", action="store_true", help="for programs")
+    _admin_flags(command)
+
+
+def _admin_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--admin-url", default=_env("ADMIN_URL", str, "http://127.0.0.1:8081"))
     command.add_argument("--config", metavar="FILE", default=_env("CONFIG", str, None))
 

@@ -7,14 +7,19 @@ from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import JSONResponse, Response
 
 from gateway.decisions import Decisions
+from gateway.endpoints.accounting import asked
 from gateway.endpoints.guard import Guard
 from gateway.errors import Answerable
 from gateway.explain import Asked, dry_run, render
+from gateway.ledger.book import Ledger
+from gateway.ledger.recall import recall
 from gateway.metrics import Metrics
 from gateway.parts import Current
 
 
-def add_routes(app: FastAPI, current: Current, decisions: Decisions, metrics: Metrics) -> None:
+def add_routes(
+    app: FastAPI, current: Current, decisions: Decisions, metrics: Metrics, ledger: Ledger | None = None
+) -> None:
     """The admin API of one gateway."""
     may_read = Depends(Guard("read", lambda: current.parts.fleet.config.admin.tokens))
 
@@ -28,12 +33,13 @@ def add_routes(app: FastAPI, current: Current, decisions: Decisions, metrics: Me
 
     @app.get("/admin/decisions/{id_}", dependencies=[may_read])
     async def decision(id_: str) -> JSONResponse:
-        kept = decisions.get(id_)
-        if kept is None:
-            raise HTTPException(
-                404, f"There is no decision or request '{id_[:128]}' among the last {decisions.size} calls."
-            )
-        return _json(render(kept, current.parts.fleet))
+        if (kept := decisions.get(id_)) is not None:
+            return _json(render(kept, current.parts.fleet))
+        found = await asked(ledger, lambda database: recall(database, id_)) if ledger is not None else None
+        if found is None:
+            where = "in the ledger" if ledger is not None else f"among the last {decisions.size} calls"
+            raise HTTPException(404, f"There is no decision or request '{id_[:128]}' {where}.")
+        return _json(found)
 
     @app.post("/admin/explain", dependencies=[may_read])
     async def explain(asked: Asked) -> JSONResponse:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from gateway.config import StoreConfig
 from gateway.errors import ConfigError
-from gateway.ledger import rows
+from gateway.ledger import reports, rows
 from gateway.ledger.database import Database, LedgerError, connect
 from gateway.ledger.journal import Journal
 from gateway.ledger.migrations import TooNew, migrate
@@ -167,6 +167,11 @@ class Ledger:
         while self.tally.waiting > 0 and not self.tally.database_away and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         return await asyncio.to_thread(self._read, ask)
+
+    async def spent(self, scope: str, name: str, since_s: float) -> int:
+        """Nano-dollars that the clients of a `key` (by its id), a `team` or a `route` were charged since that second.
+        Raises Away."""
+        return await self.read(lambda database: reports.spent(database, scope, name, int(since_s * 1000)))
 
     def _read(self, ask: Callable[[Database], T]) -> T:
         if self.place.in_memory and self._writer is not None:

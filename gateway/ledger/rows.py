@@ -21,6 +21,7 @@ _decode = msgspec.json.Decoder().decode
 MOST_NANO = 2**63 - 1
 """What a BIGINT holds."""
 NOTHING = Usage(0, 0)
+CLIENT_GONE = 499
 
 _USED = (
     ("prompt_tokens", "int"),
@@ -113,6 +114,8 @@ def line(finished: Finished) -> bytes:
 
 def _call(finished: Finished, candidates: Mapping[str, Candidate]) -> tuple[object, ...]:
     decision, delivered = finished.decision, finished.delivered
+    if delivered is None and finished.status == CLIENT_GONE and decision.attempts:
+        delivered = decision.attempts[-1]  # who asked and left pays for what was done for it
     call, tenant = decision.call, decision.call.tenant
     winner = candidates[delivered.deployment].deployment if delivered else None
     usage = delivered.usage or NOTHING if delivered else NOTHING
@@ -149,7 +152,7 @@ def _call(finished: Finished, candidates: Mapping[str, Candidate]) -> tuple[obje
 
 def outcome(status: int, code: str) -> str:
     """How a call ended, in a word: ok, incomplete, client_gone, failed."""
-    if status == 499:
+    if status == CLIENT_GONE:
         return "client_gone"
     return "failed" if status != 200 else "incomplete" if code else "ok"
 

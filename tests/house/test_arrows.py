@@ -8,13 +8,14 @@ from tests.house.sources import imports, modules, ours
 
 LAYERS = """
 cli
-remote_keys
+bookkeeping remote_keys
 check environment remote schema screen
 serve
 reload
 app
 front
 endpoints.admin endpoints.inference endpoints.keys endpoints.models endpoints.operations
+endpoints.accounting
 endpoints.guard endpoints.http explain parts
 fleet server
 settle
@@ -22,10 +23,10 @@ accounts dispatch loading
 auth decisions lane lease limits relay sharing
 issued purses room rules tenants
 keystore refusals
-ledger.gauges
+ledger.gauges spend
 ledger.book
 ledger.writer
-ledger.insert ledger.journal ledger.migrations ledger.retention
+ledger.insert ledger.journal ledger.migrations ledger.recall ledger.reports ledger.retention
 ledger.database ledger.rows ledger.underway
 shared_book
 answer config live metrics outage plugins router wires yaml_file
