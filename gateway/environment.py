@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec import structs
 
+from gateway import homes
 from gateway.account import Account
 from gateway.accounts import open_account
 from gateway.catalog import Catalog
@@ -131,15 +132,18 @@ def _azure(env: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _vertex(env: Mapping[str, str]) -> dict[str, Any] | None:
     source = _first(env, "VERTEX_TOKEN_FILE", "VERTEX_ACCESS_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS")
-    if source is None:
+    login = homes.gcloud(env) if source is None else None
+    if source is None and login is None:
         return None
-    project = _first(env, "VERTEX_PROJECT", "GOOGLE_CLOUD_PROJECT")
+    named = _first(env, "VERTEX_PROJECT", "GOOGLE_CLOUD_PROJECT")
+    project = env[named] if named else login.place if login else None
     if project is None:
-        raise _Incomplete(f"{source} is set but GOOGLE_CLOUD_PROJECT is not")
+        there = f"{login.path} is there" if login else f"{source} is set"
+        raise _Incomplete(f"{there} but GOOGLE_CLOUD_PROJECT is not")
     location = env.get("VERTEX_LOCATION") or env.get("GOOGLE_CLOUD_LOCATION") or "us-central1"
-    found: dict[str, Any] = {"type": "vertex", "project": env[project], "location": location}
+    found: dict[str, Any] = {"type": "vertex", "project": project, "location": location}
     if source == "VERTEX_TOKEN_FILE":
-        found["token"] = f"file:{env[source]}"
+        found["token"] = f"file:{env['VERTEX_TOKEN_FILE']}"
     elif source == "VERTEX_ACCESS_TOKEN":
         found["token"] = f"env:{source}"
     if env.get("VERTEX_URL"):
@@ -174,7 +178,8 @@ def _nim(env: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _bedrock(env: Mapping[str, str]) -> dict[str, Any] | None:
-    """AWS's own variables. Profiles and roles are found by botocore, which is an extra."""
+    """AWS's own variables and files. Profiles and roles are read by botocore, which is an extra."""
+    kept = homes.aws(env)
     bearer, key_id, secret = "AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
     chain = _first(env, "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
                    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")  # fmt: skip
@@ -187,26 +192,32 @@ def _bedrock(env: Mapping[str, str]) -> dict[str, Any] | None:
             found |= {"session_token": "env:AWS_SESSION_TOKEN"}
     elif chain is not None:
         found = {"profile": env["AWS_PROFILE"]} if chain == "AWS_PROFILE" else {}
+    elif kept is not None:
+        found = {}
     else:
         return None
-    region = _first(env, "AWS_REGION", "AWS_DEFAULT_REGION")
+    named = _first(env, "AWS_REGION", "AWS_DEFAULT_REGION")
+    region = env[named] if named else kept.place if kept else None
     if region is None:
-        raise _Incomplete("AWS credentials are set but AWS_REGION is not")
+        there = "AWS credentials are set" if found or kept is None else f"{kept.path} is there"
+        raise _Incomplete(f"{there} but AWS_REGION is not")
     if env.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME"):
         found["url"] = env["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"].rstrip("/")
-    return {"type": "bedrock", "region": env[region], **found}
+    return {"type": "bedrock", "region": region, **found}
 
 
 def _oci(env: Mapping[str, str]) -> dict[str, Any] | None:
-    """The variables of Oracle's command line, or of a resource principal, and who pays."""
+    """The variables of Oracle's command line, its config file, or a resource principal, and who pays."""
     user, principal = env.get("OCI_CLI_USER"), env.get("OCI_RESOURCE_PRINCIPAL_VERSION")
     compartment = _first(env, "OCI_COMPARTMENT_ID", "OCI_COMPARTMENT")
     said = _first(env, "OCI_CLI_USER", "OCI_CLI_PROFILE", "OCI_CLI_AUTH", "OCI_CLI_CONFIG_FILE",
                   "OCI_RESOURCE_PRINCIPAL_VERSION")  # fmt: skip
-    if compartment is None and said is None:
+    kept = homes.oci(env)
+    if compartment is None and said is None and kept is None:
         return None
     if compartment is None:
-        raise _Incomplete(f"{said} is set but OCI_COMPARTMENT_ID is not")
+        there = f"{said} is set" if said or kept is None else f"{kept.path} is there"
+        raise _Incomplete(f"{there} but OCI_COMPARTMENT_ID is not")
     found: dict[str, Any] = {"type": "oci", "compartment": env[compartment]}
     auth = env.get("OCI_CLI_AUTH")
     if auth is not None and auth not in OCI_AUTHS:
@@ -222,6 +233,8 @@ def _oci(env: Mapping[str, str]) -> dict[str, Any] | None:
         found["region"] = env[region]
     elif "user" in found:
         raise _Incomplete("OCI_CLI_USER is set but OCI_CLI_REGION is not")
+    if env.get("OCI_CLI_ENDPOINT"):
+        found["url"] = env["OCI_CLI_ENDPOINT"].rstrip("/")
     return found
 
 

@@ -32,7 +32,7 @@ class Vertex(OpenAI, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.project:
-            raise ValueError("'project' is missing: the id of the Google Cloud project")
+            raise ValueError("'project' is missing: say it in the account, the id of the Google Cloud project")
         if self.token is not None and self.credentials_file is not None:
             raise ValueError("needs one of 'token' and 'credentials_file', not both")
 

@@ -28,8 +28,8 @@ class Finished(NamedTuple):
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a process sees of the environment: nothing of ours that a config could be made of."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return {**kept, "PYTHONUNBUFFERED": "1", **(more or {})}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, "HOME": "/nonexistent", "PYTHONUNBUFFERED": "1", **(more or {})}
 
 
 def run(*arguments: str, folder: Path, env: Mapping[str, str] | None = None, arriero: Path = ARRIERO) -> Finished:

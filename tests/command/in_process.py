@@ -16,7 +16,7 @@ def command(arguments: Sequence[str], folder: Path, env: Mapping[str, str] | Non
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         for name in set(os.environ) - set(process.environment()):
             patch.delenv(name)
-        for name, value in (env or {}).items():
+        for name, value in {"HOME": "/nonexistent", **(env or {})}.items():
             patch.setenv(name, value)
         try:
             return cli.main(arguments)

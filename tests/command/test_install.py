@@ -103,7 +103,11 @@ def test_make_install_makes_the_environment_once(python: Path, tree: Path):
     venv = tree / ".venv"
     shutil.copytree(python.parents[1], venv, symlinks=True)  # what is in it already is not fetched again
     done = subprocess.run(
-        ["make", "-s", "install"], cwd=tree, capture_output=True, text=True, env=process.environment()
+        ["make", "-s", "install"],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        env=process.environment({"HOME": os.environ["HOME"]}),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""

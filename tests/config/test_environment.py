@@ -31,7 +31,7 @@ def account(**env: str) -> dict[str, Any]:
 
 
 def test_without_credentials_there_is_no_config():
-    assert find(PATH="/bin", HOME="/root") == Found(None, [])
+    assert find(PATH="/bin", HOME="/nonexistent") == Found(None, [])
 
 
 @pytest.mark.parametrize(

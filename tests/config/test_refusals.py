@@ -292,7 +292,10 @@ ACCOUNTS = [
         account("url: 'https://x.test', api_key: k, form: model", "azure"),
         "providers.a.form: unknown value 'model'; did you mean 'models'?",
     ),
-    (account("token: t", "vertex"), "providers.a: 'project' is missing: the id of the Google Cloud project"),
+    (
+        account("token: t", "vertex"),
+        "providers.a: 'project' is missing: say it in the account, the id of the Google Cloud project",
+    ),
 ]
 
 DEPLOYMENTS = [

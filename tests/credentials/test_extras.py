@@ -32,6 +32,11 @@ else:
         ("azure", "type: azure, url: 'https://x.test', entra: {}", "pip install 'arriero[azure]'"),
         ("azure.identity", "type: azure, url: 'https://x.test', entra: {}", "pip install 'arriero[azure]'"),
         ("azure.identity", "type: azure, url: 'https://x.test', api_key: k", "it opens"),
+        ("botocore", "type: bedrock, region: us-east-1", "pip install 'arriero[aws]'"),
+        ("botocore", "type: bedrock, region: us-east-1, api_key: k", "it opens"),
+        ("cryptography", "type: oci, compartment: c, region: us-chicago-1", "pip install 'arriero[oci]'"),
+        ("cryptography", "type: oci, region: us-chicago-1, api_key: k", "it opens"),
+        ("litellm", "type: litellm, api_key: k", "pip install 'arriero[litellm]'"),
         ("requests", "type: databricks, url: 'https://x.test', client_id: c, client_secret: s", "it opens"),
     ],
 )

@@ -32,7 +32,7 @@ shared_book
 answer config live metrics outage plugins router wires yaml_file
 log store
 allowance
-account bound catalog charges health probe tally
+account bound catalog charges health homes probe tally
 keyformat ledger.place peek pepper prices redis_url sse transport worker
 forward
 book connection dial
