@@ -60,8 +60,8 @@ class Stream:
     """One upstream stream on its way to the client. Give it every `piece` until that is b""; then look at `fault`."""
 
     __slots__ = (
-        "_call", "_done", "_end_is_close", "_finished", "_frame", "_held", "_lessons", "_name", "_needle", "_reply",
-        "_splitter", "_usage_event", "content_events", "fault", "usage",
+        "_call", "_done", "_end_is_close", "_finished", "_first", "_frame", "_held", "_lessons", "_name", "_needle",
+        "_reply", "_splitter", "_usage_event", "content_events", "fault", "usage",
     )  # fmt: skip
 
     def __init__(self, call: Call, reply: Reply, stream_end: str) -> None:
@@ -71,7 +71,7 @@ class Stream:
         self._held = b""
         self._done = False
         self._finished = 0
-        self._needle = self._name = self._usage_event = b""
+        self._first = self._needle = self._name = self._usage_event = b""
         self._frame: Frame | None = None
         self._lessons = 4  # in some streams no chunk is like the one before
         self.content_events = 0
@@ -109,6 +109,7 @@ class Stream:
         if said.kind != "content":
             return False
         self._learn_model(event)
+        self._first = event
         return True
 
     async def _not_a_stream(self) -> None:
@@ -243,7 +244,17 @@ class Stream:
     def _whole(self) -> bytes:
         """The end of a whole answer; before it the usage that was asked for, where this cloud told it elsewhere."""
         self._done = True
+        if self._call.include_usage and self.usage is None:
+            return self._estimated() + sse.DONE
         return self._usage_event + sse.DONE
+
+    def _estimated(self) -> bytes:
+        """Usage that was asked for and that the cloud did not tell: counted here, and marked so."""
+        prompt, output = self._call.prompt_tokens, self.content_events
+        usage = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+        data = sse.payload(self._renamed(self._first))
+        marked = _encode({**usage, "estimated": True})
+        return sse.event(rewrite(data, _fields(data), {"choices": b"[]", "usage": marked}))
 
     def _end(self, error: UpstreamError | None) -> bytes:
         """The last bytes for the client: [DONE] for a whole answer, else the event that says it is not."""

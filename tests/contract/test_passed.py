@@ -12,7 +12,7 @@ from gateway import sse
 from gateway.errors import UpstreamError
 from providers._passed import Cut, completion
 from sandbox.run import Sandbox
-from tests.harness import Answer, Served, ask, chat, delta, serving
+from tests.harness import STREAM_HEAD, Answer, Connection, Served, ask, chat, chunk, delta, serving, upstream
 
 GROQ = {"account": "groq", "model": "llama-3.1-8b-instant"}
 VERTEX = {"account": "vertex", "model": "meta/llama-3.1-8b-instruct-maas"}
@@ -195,3 +195,30 @@ def test_no_tool_calls_in_any_way_to_say_so_are_none() -> None:
     for said in (b"[]", b"null"):
         found = completion(b'{"choices":[{"message":{"content":"x","tool_calls":%b}}]}' % said)
         assert found.choices[0].message.tool_calls is msgspec.UNSET
+
+
+# ---------------------------------------------------------------------- usage that nobody tells
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_usage_that_a_cloud_does_not_tell_is_estimated_in_a_stream_and_marked(wanted: bool) -> None:
+    async def silent_of_usage(conn: Connection) -> None:
+        while await conn.request():
+            await conn.send(STREAM_HEAD + chunk(events("one ", "two ")) + chunk(b""))
+
+    async with upstream(silent_of_usage) as cloud:
+        account = {"type": "openai", "url": cloud.url, "api_key": "k"}
+        route = {"deployments": [{"account": "a", "model": "m"}], "policies": []}
+        async with serving({"providers": {"a": account}, "routes": {"r": route}}) as served:
+            answer = await ask(served, chat(stream=True, stream_options={"include_usage": wanted}))
+            assert answer.done
+            told = [found for found in answer.chunks if found.get("usage")]
+            if wanted:
+                assert told == [answer.chunks[-1]]
+                assert told[0]["choices"] == []
+                assert (told[0]["id"], told[0]["model"]) == (answer.chunks[0]["id"], "r")
+                usage = told[0]["usage"]
+                assert usage["estimated"] is True
+                assert usage["completion_tokens"] in (2, 3), "by events, of which the last holds no text"
+                assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+            else:
+                assert told == []
+            assert served.decisions()[0].decision.attempts[0].cost_estimated
