@@ -319,7 +319,7 @@ def test_the_admin_port_asks_for_a_token_where_the_config_has_some(config: Path,
         )
         env = {"ARRIERO_ADMIN_TOKEN": "secret-token", "ARRIERO_ADMIN_URL": gateway.admin_url}
         with_token = process.run("explain", "x", folder=tmp_path, env=env)
-        assert with_token.err.strip() == "arriero: There is no decision or request 'x' among the last 4096 calls."
+        assert with_token.err.strip() == "arriero: There is no decision or request 'x' in the ledger."
         assert with_token.code == 1
 
 
