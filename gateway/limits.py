@@ -13,7 +13,7 @@ from gateway import room
 from gateway.book import Ask, Book, Reading, Verdict
 from gateway.bound import Amounts, amounts, cap, capped
 from gateway.buckets import Rule, period_began
-from gateway.errors import Answerable
+from gateway.errors import Answerable, ArrieroError
 from gateway.router import Decision
 from gateway.rules import Rulebook, Rules
 from gateway.shared_book import SharedBook, Unleased
@@ -99,7 +99,7 @@ class Limiter:
             purse, began = self.book.purse(rule), period_began(rule.per, self._times.wall())
             try:
                 purse.remember(await self._spent_since(rule.scope, rule.owner, began))
-            except OSError as error:
+            except ArrieroError as error:
                 if rule.hard:
                     raise room.unknown(rule) from error
 

@@ -117,7 +117,7 @@ class SharedBook:
     async def _asked_for(self, id_: str, opened: Open) -> Verdict:
         began = self._clock()
         try:
-            replies = [await reply for reply in [self._ask(self._reserving(id_, opened, s)) for s in opened.shares]]
+            replies = await self._replies(id_, opened)
         except StoreError:
             verdict, sure = self._without(id_, opened.asks), False
         else:
@@ -126,6 +126,15 @@ class SharedBook:
         if verdict.refused is not None and not sure:
             self._drop(id_, opened)
         return verdict
+
+    async def _replies(self, id_: str, opened: Open) -> Sequence[Sequence[int]]:
+        """Of each share until one refuses: who is refused by its key takes nothing of its route, not for a moment."""
+        found = []
+        for share in opened.shares:
+            found.append(await self._ask(self._reserving(id_, opened, share)))
+            if found[-1][1]:
+                break
+        return found
 
     def _drop(self, id_: str, opened: Open) -> None:
         """Gives back whatever may have been reserved of a call that does not take place."""
@@ -194,7 +203,7 @@ class SharedBook:
         """The replies to a reservation; what they say is seen by the book of this process too."""
         readings: list[Reading] = [Reading(0, 0)] * len(opened.asks)
         refused, longest, lost = None, 0, False
-        for share, (epoch, worst, waits, fresh, *numbers) in zip(opened.shares, replies, strict=True):
+        for share, (epoch, worst, waits, fresh, *numbers) in zip(opened.shares, replies, strict=False):
             lost |= self._epochs.setdefault(share.keys[0], epoch) != epoch
             self._epochs[share.keys[0]] = epoch
             if worst and waits > longest:

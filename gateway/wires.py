@@ -26,7 +26,6 @@ def wire(place: Place, timeout_s: float) -> Wire:
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        "client_name": "arriero",
     }
     if place.kind == "cluster":
         return ClusterWire(place, options)
@@ -95,7 +94,8 @@ class ClusterWire:
             await self._client.initialize()
 
     async def load(self, library: str) -> None:
-        await self._client.function_load(library, replace=True, target_nodes=RedisCluster.PRIMARIES)
+        load = ("FUNCTION LOAD", "REPLACE", library)
+        await self._client.execute_command(*load, target_nodes=RedisCluster.PRIMARIES)
 
     async def again(self) -> None:
         """The slots are asked for anew with the next command."""

@@ -49,6 +49,8 @@ class RedisServer:
     def __init__(self, folder: Path, *more: str, port: int = 0) -> None:
         need("redis-server", shutil.which("redis-server") is not None)
         self.port, self.folder, self.more = port or free_port(), folder, more
+        own = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self.command = ["redis-server", *own, *more]
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,8 +63,7 @@ class RedisServer:
 
     def launch(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        own = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
-        self.process = subprocess.Popen(["redis-server", *own, *self.more], stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, cwd=self.folder)
 
     async def ready(self) -> None:
         deadline = time.monotonic() + PATIENCE_S
@@ -77,6 +78,13 @@ class RedisServer:
 
     async def say(self, *words: object) -> bytes:
         return await command(self.port, *words)
+
+    async def until(self, says: bytes, *words: object) -> None:
+        """Waits until its answer holds those bytes."""
+        deadline = time.monotonic() + PATIENCE_S
+        while says not in (found := await self.say(*words)):
+            assert time.monotonic() < deadline, f"never said {says!r}: {found!r}"
+            await asyncio.sleep(0.02)
 
     def signal(self, which: signal.Signals) -> None:
         assert self.process is not None
