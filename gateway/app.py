@@ -63,6 +63,8 @@ class Gateway:
         self.ledger = opened(config.store, storage, self.log, clock, wall)
         self.metrics.registry.register(Writing(self.ledger))
         self.issued = issued_keys(config.store, storage, self.log, wall)
+        self.issued.gone = lambda name: self.metrics.forget([{"key": name}], ())
+        self.metrics.keys_away.set_function(lambda: self.issued.away)
         self._reloading = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self.current = Current(self._parts(config, Accounts(config, clock), Health(clock), self._lasting))

@@ -40,6 +40,8 @@ class Keyring:
                 raise ConfigError(f"keys[{i}].key", f"is the same key as that of '{self._tenants[digest].name}'")
             if any(tenant.name == key.name for tenant in self._tenants.values()):
                 raise ConfigError(f"keys[{i}].name", f"'{key.name}' stands twice")
+            if key.name in issued.names():
+                raise ConfigError(f"keys[{i}].name", f"'{key.name}' is the name of a run-time key: revoke that first")
             self._tenants[digest] = tenants.tenant(key, key.name, self._teams, f"keys[{i}]")
         for i, admin in enumerate(config.admin.tokens):
             if self._digest(admin.token.reveal().encode()) in self._tenants:

@@ -5,9 +5,10 @@ import fnmatch
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from urllib.parse import urlsplit
 
+from gateway.allowance import moment
 from gateway.app import Gateway
 from gateway.catalog import Catalog, retirement_warnings
 from gateway.config import Config
@@ -16,6 +17,7 @@ from gateway.transport import Client
 from gateway.types import Provider
 
 REACH_S = 2.0
+EXPIRES_SOON_S = 30 * 86_400
 
 
 async def warnings(config: Config, today: date, *, reach: bool) -> Sequence[str]:
@@ -23,7 +25,11 @@ async def warnings(config: Config, today: date, *, reach: bool) -> Sequence[str]
     gateway = Gateway(config)
     try:
         lanes = [(route.name, lane) for route in gateway.fleet.routes.values() for lane in route.lanes.values()]
-        found = [*_of_deployments(lanes, gateway.fleet.catalog, today), *_of_names(config, lanes)]
+        found = [
+            *_of_deployments(lanes, gateway.fleet.catalog, today),
+            *_of_names(config, lanes),
+            *_of_dates(config, today),
+        ]
         if reach:
             found += await _unreachable({lane.deployment.account: lane.provider for _, lane in lanes})
     finally:
@@ -47,10 +53,20 @@ def _of_names(config: Config, lanes: Sequence[tuple[str, Lane]]) -> Iterator[str
     for name in config.accounts:
         if all(lane.deployment.account != name for _, lane in lanes):
             yield f"providers.{name}: no enabled deployment is at it"
+    for section, grants in (("keys", config.keys), ("teams", config.teams)):
+        for i, grant in enumerate(grants):
+            for pattern in grant.routes:
+                if not fnmatch.filter(config.routes, pattern):
+                    yield f"{section}[{i}].routes: '{pattern}' matches no route"
+
+
+def _of_dates(config: Config, today: date) -> Iterator[str]:
+    """Keys that have expired, or will soon."""
+    noon_s = datetime(today.year, today.month, today.day, 12, tzinfo=UTC).timestamp()
     for i, key in enumerate(config.keys):
-        for pattern in key.routes:
-            if not fnmatch.filter(config.routes, pattern):
-                yield f"keys[{i}].routes: '{pattern}' matches no route"
+        if key.expires is not None and moment(key.expires) < noon_s + EXPIRES_SOON_S:
+            word = "has expired" if moment(key.expires) <= noon_s else "expires soon"
+            yield f"keys[{i}]: '{key.name}' {word}: {key.expires}"
 
 
 async def _unreachable(providers: Mapping[str, Provider]) -> Sequence[str]:

@@ -55,6 +55,8 @@ class Issued:
     """Owns what is known of run-time keys, and the thread that reads and writes them."""
 
     def __init__(self, source: Source | None, log: Log, wall: Callable[[], float] = time.time) -> None:
+        self.gone: Callable[[str], None] = lambda name: None
+        """Told the name of each key that was revoked."""
         self.exposed = False
         """Whether others than this machine can reach the public port."""
         self.loaded, self.away = False, False
@@ -78,6 +80,9 @@ class Issued:
     def __len__(self) -> int:
         """How many are not revoked."""
         return len(self._by_id)
+
+    def names(self) -> set[str]:
+        return {issue.name for issue in list(self._by_id.values())}
 
     def find(self, key: bytes) -> Issue | None:
         """The key, unless it is revoked; whether it has expired is not looked at. Raises ServiceError while nothing is
@@ -147,8 +152,8 @@ class Issued:
         for issue in known.issues:
             if issue.revoked_ms is None:
                 self._by_id[issue.id] = issue
-            else:
-                self._by_id.pop(issue.id, None)
+            elif self._by_id.pop(issue.id, None) is not None and issue.name not in self.names():
+                self.gone(issue.name)
         if known.issues or known.whole:
             self._by_digest = _digests(self._by_id.values())
         self._seen, self._peppers = known.version, known.peppers or self._peppers

@@ -76,6 +76,9 @@ class Metrics:
         )
         self.reloads = self._counter("arriero_config_reloads", "Configs read again, by how it went.", ("result",))
         self.in_flight = Gauge("arriero_in_flight_calls", "Calls being answered.", registry=self.registry)
+        self.keys_away = Gauge(
+            "arriero_keys_store_away", "1 while changes of run-time keys are not seen.", registry=self.registry
+        )
         self.draining = Gauge("arriero_draining", "1 while the gateway takes leave.", registry=self.registry)
 
     def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
