@@ -37,7 +37,7 @@ chart: .venv-dev/.installed         ## write what is made of other files: values
 	@helm-docs --chart-search-root helm || echo "No helm-docs: README.md of the chart is as it was" >&2
 
 soak: .venv-dev/.installed          ## the long runs
-	.venv-dev/bin/python -m pytest -m soak --timeout 3600
+	ARRIERO_SOAK_CALLS=1000000 .venv-dev/bin/python -m pytest -m soak --timeout 3600
 
 bench: .venv-dev/.installed         ## speed, as ratios to real peers in one run
 	.venv-dev/bin/python -m bench

@@ -82,7 +82,7 @@ def _offline(arguments: argparse.Namespace, read: Callable[[Database], T], unrea
     store, kept = loading.read(file).store, storage(os.environ.get("ARRIERO_DATA"), lasting=True)
     url = store.ledger.reveal() if store.ledger is not None else kept.usual
     at = place(url or "", kept.folder)
-    if at.kind == "sqlite" and not Path(at.address).exists():
+    if at.in_memory or (at.kind == "sqlite" and not Path(at.address).exists()):
         raise ArrieroError(f"{unreachable}; and there is no ledger at {at.shown}") from unreachable
     say(f"no gateway answers at {arguments.admin_url}: read from {at.shown}")
     try:

@@ -199,8 +199,10 @@ def _serve(arguments: Arguments) -> int:
             with loading.naming(origin.text):
                 gateway = Gateway(origin.config, storage=kept)
 
+            notes = [*origin.notes, *([kept.note] if kept.note and origin.config.store.ledger is None else [])]
+
             def shown(found: Running) -> str:
-                return screen(gateway, found, listen.host, origin.text, origin.notes)
+                return screen(gateway, found, listen.host, origin.text, notes)
 
             return await serve(gateway, listen, say, shown, origin.file)
 

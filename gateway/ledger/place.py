@@ -1,5 +1,6 @@
-"""Where a ledger lives: the URL of the config as a SQLite file, as memory, or as a PostgreSQL database. Pure."""
+"""Where a ledger lives: the URL of the config as a SQLite file, as memory, or as a PostgreSQL database."""
 
+import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -8,6 +9,7 @@ FORMS = "sqlite:///file.db (relative), sqlite:////folder/file.db, sqlite:///:mem
 JOURNAL = "arriero.journal"
 USUAL = "sqlite:///arriero.db"
 MEMORY = "sqlite:///:memory:"
+_UNTIL = "costs are kept in memory until the end; set ARRIERO_DATA to a folder that can be written, or say store.ledger"
 
 
 class Place(NamedTuple):
@@ -29,15 +31,21 @@ class Storage(NamedTuple):
 
     folder: Path = Path()
     usual: str | None = None
+    note: str = ""
 
 
 NOTHING_USUAL = Storage()
 
 
 def storage(folder: str | None, *, lasting: bool) -> Storage:
-    """In the folder of $ARRIERO_DATA, else in the current one. A run without a config file and without that folder is
-    not `lasting`: it keeps its ledger in memory and leaves nothing behind."""
-    return Storage(Path(folder or ""), USUAL if lasting or folder else MEMORY)
+    """In the folder of $ARRIERO_DATA, else in the current one; in memory, with a note, where that cannot be written. A
+    run without a config file and without that folder is not `lasting`: it leaves nothing behind."""
+    at = Path(folder or "")
+    if not lasting and not folder:
+        return Storage(at, MEMORY)
+    if at.is_dir() and os.access(at, os.W_OK | os.X_OK):
+        return Storage(at, USUAL)
+    return Storage(at, MEMORY, f"{at.absolute()} cannot be written: {_UNTIL}")
 
 
 def place(url: str, folder: Path) -> Place:

@@ -27,3 +27,10 @@ def url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def at(url: str, tmp_path: Path) -> Place:
     return place(url, tmp_path)
+
+
+@pytest.fixture
+def own_server() -> Iterator[postgres.Postgres]:
+    """A server that may be killed: nobody else's."""
+    with postgres.serving() as server:
+        yield server
