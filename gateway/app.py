@@ -29,11 +29,13 @@ from gateway.limits import Limiter, Times
 from gateway.live import Live
 from gateway.log import Log
 from gateway.metrics import Deployments, Metrics, labels_of
+from gateway.otlp import Telemetry
 from gateway.parts import Current, Parts
 from gateway.purses import Budgets
 from gateway.rules import Rulebook
 from gateway.settle import Books, Settlement
 from gateway.sharing import shared_book
+from gateway.traces import Traces
 from gateway.types import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = ("chat/completions", "completions", "embeddings")
@@ -65,6 +67,7 @@ class Gateway:
         self.issued = issued_keys(config.store, storage, self.log, wall)
         self.issued.gone = lambda name: self.metrics.forget([{"key": name}], ())
         self.metrics.keys_away.set_function(lambda: self.issued.away)
+        self._telemetry = Telemetry(config.telemetry, self.metrics) if config.telemetry else None
         self._reloading = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self.current = Current(self._parts(config, Accounts(config, clock), Health(clock), self._lasting))
@@ -102,6 +105,9 @@ class Gateway:
         fleet, keyring = Fleet(config, lasting, accounts, health), Keyring(config, self.issued, wall)
         books = Books(self.log, self.decisions, self.ledger, fleet.baseline)
         settlement = Settlement(health, metrics, books, wall)
+        if self._telemetry is not None and config.telemetry is not None:
+            recording = frozenset(name for name, route in config.routes.items() if route.record_prompts)
+            settlement.traces = Traces(self._telemetry.send, config.telemetry.sample, recording)
         budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
         dispatcher = Dispatcher(config.attempts.max, budget, metrics.retries_refused.labels(), clock, wall)
         limiter = Limiter(Rulebook(config), self._book, metrics.limit_rejections, Times(clock, wall), self._shared)
@@ -115,6 +121,8 @@ class Gateway:
         if self._shared is not None:
             await self._shared.start()
         self.fleet.watch()
+        if self._telemetry is not None:
+            self._telemetry.start(self.metrics.registry)
 
     async def reload(self, config: Config, check: Callable[[Parts], None] = lambda parts: None) -> None:
         """Calls that begin from now on run on this config, those under way end on theirs; what did not change of the
@@ -176,4 +184,6 @@ class Gateway:
         await self.issued.aclose()
         if self.ledger is not None:
             await self.ledger.aclose()
+        if self._telemetry is not None:
+            await self._telemetry.aclose()
         self.log.flush()

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gateway import redis_url
-from gateway.account import Account, Count, Section
+from gateway.account import URL_PATTERN, Account, Count, Section
 from gateway.allowance import BudgetConfig, LimitsConfig, RateConfig, moment
 from gateway.ledger.place import place
 from gateway.prices import check_price, list_price, usd_to_nano
@@ -100,12 +100,14 @@ class DeploymentConfig(Section, frozen=True, kw_only=True):
 
 
 class RouteConfig(Section, frozen=True, kw_only=True):
-    """A public name, the deployments behind it, and the policies that choose, read top to bottom."""
+    """A public name, the deployments behind it, and the policies that choose, read top to bottom. `record_prompts` puts
+    the prompts of traced calls into their spans."""
 
     deployments: tuple[Any, ...]
     aliases: tuple[Name, ...] = ()
     policies: tuple[Any, ...] | None = None
     weights: str | None = None
+    record_prompts: bool = False
     limits: RateConfig | None = None
     budget: BudgetConfig | None = None
 
@@ -219,6 +221,17 @@ class StoreConfig(Section, frozen=True, kw_only=True):
             raise ValueError(f"'peppers' must have {PEPPER_LETTERS} letters or more each, best random ones")
 
 
+class TelemetryConfig(Section, frozen=True, kw_only=True):
+    """OpenTelemetry: the collector's base URL (`/v1/traces` and `/v1/metrics` are added), which share of the calls is
+    traced that come without a trace of their own, and how often metrics are sent (0: never)."""
+
+    otlp: Annotated[str, msgspec.Meta(pattern=URL_PATTERN, description="an http:// or https:// URL")]
+    sample: Share = 0.1
+    headers: dict[str, Secret] = {}  # noqa: RUF012  (msgspec copies it)
+    metrics_every_s: Seconds = 0.0
+    ca_file: str | None = None
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file, every section decoded but `routes`, which the fleet puts together with catalogue and plugins."""
 
@@ -231,6 +244,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     attempts: AttemptsConfig = AttemptsConfig()
     baseline: BaselineConfig | None = None
     store: StoreConfig = StoreConfig()
+    telemetry: TelemetryConfig | None = None
 
 
 LATER: Mapping[str, str] = {

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from gateway import answer, charges, relay
 from gateway.errors import Answerable, ClientError, UpstreamError
 from gateway.lane import Lane, Route
@@ -19,7 +21,7 @@ from gateway.lease import Lease
 from gateway.outcome import Outcome, final_error, judge, rate_limit_reset_s, retry_after_s
 from gateway.router import Attempt, Decision
 from gateway.tally import Count
-from gateway.types import Call, Candidate, Reply
+from gateway.types import Call, Candidate, Reply, Trace
 
 MAX_CODE = 64
 """Of a cloud's own error code, in characters: it goes into the log."""
@@ -99,6 +101,8 @@ class Dispatcher:
             lane = route.lanes[candidate.name]
             attempt = Attempt(candidate.name, self.clock())
             decision.attempts.append(attempt)
+            if call.trace is not None:
+                call = _within(attempt, call, call.trace)
             try:
                 return await self._attempt(call, lane, candidate, attempt)
             except UpstreamError as error:
@@ -175,6 +179,13 @@ class Dispatcher:
         waits = [f.retry_after_s for f in failed if f.retry_after_s is not None]
         rows = [(f.lane.deployment.name, f.error, f.outcome) for f in failed]
         return final_error(rows, min(waits, default=1.0 if _all_quota(failed) else None))
+
+
+def _within(attempt: Attempt, call: Call, trace: Trace) -> Call:
+    """The call within a span of the attempt's own."""
+    below = trace.child()
+    attempt.span = below.span
+    return msgspec.structs.replace(call, trace=below)
 
 
 def _hurried(call: Call, lane: Lane, seconds: float, now: float) -> bool:

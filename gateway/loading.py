@@ -21,6 +21,7 @@ from gateway.config import (
     ServerConfig,
     StoreConfig,
     TeamConfig,
+    TelemetryConfig,
     is_name,
 )
 from gateway.errors import ConfigError
@@ -36,6 +37,7 @@ SECTIONS: Mapping[str, type] = {
     "attempts": AttemptsConfig,
     "baseline": BaselineConfig,
     "store": StoreConfig,
+    "telemetry": TelemetryConfig,
 }
 ACCOUNT_EXAMPLE = "`groq: {type: groq, api_key: env:GROQ_API_KEY}`"
 ROUTE_EXAMPLE = "`llama-3.1-8b: {deployments: [groq]}`"

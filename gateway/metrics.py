@@ -75,6 +75,8 @@ class Metrics:
             "arriero_upstream_auth_failures", "Our credential was refused.", ("deployment",)
         )
         self.reloads = self._counter("arriero_config_reloads", "Configs read again, by how it went.", ("result",))
+        self.exports = self._counter("arriero_telemetry_exports", "Batches sent by OTLP.", ("signal", "result"))
+        self.spans_dropped = self._counter("arriero_telemetry_spans_dropped", "Spans that were not sent.", ())
         self.in_flight = Gauge("arriero_in_flight_calls", "Calls being answered.", registry=self.registry)
         self.keys_away = Gauge(
             "arriero_keys_store_away", "1 while changes of run-time keys are not seen.", registry=self.registry

@@ -25,7 +25,7 @@ LOOK_S = 1.0
 RETRY_S = 5.0
 """How often a file that could not be put in force is tried again: what it lacked may have come."""
 ASKED, KEY, CERTIFICATE = "asked", "a key changed", "a certificate changed"
-NEEDS_RESTART = ("store",)
+NEEDS_RESTART = ("store", "telemetry")
 """Sections that a process takes once, when it starts."""
 
 

@@ -30,6 +30,7 @@ class Attempt(msgspec.Struct):
     cost_estimated: bool = False
     usage: Usage | None = None
     degraded: Mapping[str, str] = {}
+    span: str = ""
 
 
 class Decision(msgspec.Struct):

@@ -21,6 +21,7 @@ from gateway.metrics import STATUSES, Metrics
 from gateway.outcome import judge
 from gateway.prices import usd
 from gateway.router import Decision
+from gateway.traces import OPERATIONS, Traced, Traces
 from gateway.types import Call, Usage
 
 
@@ -46,6 +47,7 @@ class Settlement:
     def __init__(self, health: Health, metrics: Metrics, books: Books, wall: Callable[[], float]) -> None:
         self.health, self.metrics, self.wall = health, metrics, wall
         self.log, self.decisions, self.ledger, self.baseline = books
+        self.traces: Traces | None = None
 
     def begin(self, decision: Decision) -> None:
         """The call was decided: from now on the ledger knows of it, even if this process dies."""
@@ -105,6 +107,8 @@ class Settlement:
         self.metrics.duration.labels(OPERATIONS[call.endpoint], call.route).observe(seconds)
         for name, (policy, _) in decision.removed.items():
             self.metrics.removed.labels(call.route, name, policy).inc()
+        if call.trace is not None and self.traces is not None:
+            self.traces.end(Traced(decision, opened, usage, ended.status, ended.code, began, now))
         decision.call = msgspec.structs.replace(call, body=b"", fields={})
         self.decisions.keep(decision, ended.status, ended.code, seconds)
         if self.ledger is not None:
@@ -143,10 +147,6 @@ def _line(
         "output_tokens": usage.output_tokens if usage else None,
         "cost_usd": usd(opened.attempt.cost_nano) if opened else None,
     }
-
-
-OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
-"""OpenTelemetry's gen_ai.operation.name."""
 
 
 def _ttft_s(opened: Opened | None) -> float | None:

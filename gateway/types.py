@@ -4,6 +4,7 @@ Units: seconds are floats from one monotonic clock, tokens are ints, money is an
 A price is nano-dollars per one million tokens, so that list prices stay exact integers.
 """
 
+import random
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
@@ -159,13 +160,33 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     end: int
 
 
+class Trace(NamedTuple):
+    """Where a call stands in a W3C trace: ids in hex, `parent` the span above ("" for none), `state` its tracestate."""
+
+    id: str
+    span: str
+    sampled: bool
+    parent: str = ""
+    state: str = ""
+
+    def child(self) -> "Trace":
+        """A new span below this one."""
+        return self._replace(span=f"{random.getrandbits(64) or 1:016x}", parent=self.span)
+
+    def headers(self) -> Sequence[tuple[str, str]]:
+        """What a server is told that is called within this span."""
+        parent = ("traceparent", f"00-{self.id}-{self.span}-{'01' if self.sampled else '00'}")
+        return [parent, ("tracestate", self.state)] if self.state else [parent]
+
+
 class Call(Frozen, frozen=True, kw_only=True):
     """One client request. `prompt_tokens` is an estimate made from bytes, of all prompts where a call holds several,
     `longest_prompt_tokens` of the longest of them (0: there is one); `choices` are those of all prompts.
     `max_output_tokens` is what the client asked for, per choice; `expected_output_tokens` is what this route and key
     usually get, all choices together, bounded by what was asked. `deadline` is on the monotonic clock. `body` is what
     the client sent, untouched. `include_usage` is whether the client asked to see usage in its stream. `fields` are the
-    body's top-level fields. `seed` is 64 bits made from the id: the only chance a policy may use."""
+    body's top-level fields. `seed` is 64 bits made from the id: the only chance a policy may use. `trace` is None for a
+    call that is not traced."""
 
     id: str
     tenant: Tenant
@@ -187,6 +208,7 @@ class Call(Frozen, frozen=True, kw_only=True):
     seed: int = 0
     body: bytes = b""
     fields: Mapping[str, Span] = {}
+    trace: Trace | None = None
 
 
 def lacking(call: Call, deployment: Deployment) -> frozenset[str]:

@@ -49,6 +49,7 @@ class Azure(OpenAI, frozen=True, kw_only=True):
     form: Form | None = None
     api_version: str | None = None
     extra_parameters: Literal["pass-through", "drop", "error"] = "pass-through"
+    trace_context: bool = False
 
     def __post_init__(self) -> None:
         if not self.url:

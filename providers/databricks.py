@@ -37,6 +37,7 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
     client_id: str | None = None
     client_secret: Secret | None = None
     stream_usage: bool = False
+    trace_context: bool = False
 
     token_refusals = frozenset({401, 403})
     """Databricks answers 403 to a token that it does not know."""

@@ -15,6 +15,8 @@ TAKES = CHAT - set(
 class Groq(OpenAI, frozen=True, kw_only=True):
     """`api_key` is a key that begins with gsk_."""
 
+    trace_context: bool = False
+
     title = "Groq"
     credentials = "API key"
     default_url = "https://api.groq.com/openai/v1"

@@ -35,13 +35,15 @@ LOOK_S = 2.0
 
 class OpenAI(Account, frozen=True, kw_only=True):
     """`url` is the base that `/chat/completions` is added to, such as https://api.openai.com/v1. `emulates` are the
-    features that the gateway may stand in for where a model lacks them."""
+    features that the gateway may stand in for where a model lacks them. `trace_context` tells the server in which trace
+    it works; clouds of others are not told unless it is said."""
 
     title = "anything OpenAI-compatible"
     credentials = "API key"
     api_key: Secret | None = None
     stream_usage: bool = True
     emulates: frozenset[str] = EMULATES
+    trace_context: bool = True
 
     default_url = "https://api.openai.com/v1"
     token_refusals = frozenset({401})
@@ -236,7 +238,8 @@ class Passthrough:
         begun = self._begun.get(key)
         if begun is None:
             begun = self._begun[key] = self._begun_head(call, deployment)
-        return ended_head(begun, [*bearer, ("x-request-id", call.id)], length)
+        trace = call.trace.headers() if call.trace is not None and self.account.trace_context else ()
+        return ended_head(begun, [*bearer, ("x-request-id", call.id), *trace], length)
 
     def _begun_head(self, call: Call, deployment: Deployment) -> bytes:
         """What the heads of all such calls have in common."""

@@ -28,6 +28,7 @@ class Vertex(OpenAI, frozen=True, kw_only=True):
     location: str = "us-central1"
     token: Secret | None = None
     credentials_file: str | None = None
+    trace_context: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -128,6 +128,7 @@ class Exchange:
     def _call(self, route: Route, peeked: Peeked, body: bytes) -> Call:
         session = self.headers.get(b"x-arriero-session")
         labels = self.headers.get(b"x-arriero-labels")
+        traces = self.parts.settlement.traces
         expected = self.parts.fleet.health.expected_output_tokens(
             route.name, self.tenant.name, peeked.max_output_tokens
         )
@@ -152,6 +153,7 @@ class Exchange:
             seed=int.from_bytes(hashlib.blake2b(self.id.encode(), digest_size=8).digest(), "little"),
             body=body,
             fields=peeked.fields,
+            trace=traces.begin(self.headers) if traces is not None else None,
         )
 
     def _timeout_s(self) -> float:

@@ -63,7 +63,7 @@ def test_it_shows_every_plugin(kind: plugins.Kind):
     [config.RouteConfig, config.DeploymentConfig, config.PriceConfig, config.KeyConfig, config.TeamConfig,
      config.LimitsConfig, config.BudgetConfig, config.ServerConfig,
      config.AttemptsConfig, config.AdminConfig, config.AdminToken, config.BaselineConfig,
-     config.StoreConfig, Account, Timeouts],
+     config.StoreConfig, config.TelemetryConfig, Account, Timeouts],
     ids=lambda section: section.__name__,
 )  # fmt: skip
 def test_it_shows_every_word_of(section: type):

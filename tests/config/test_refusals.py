@@ -98,7 +98,8 @@ SECTIONS = [
     (section("servers: {}"), "servers: unknown word 'servers'; did you mean 'server'?"),
     (
         section("zebra: {}"),
-        "zebra: unknown word 'zebra'; known: server, admin, attempts, baseline, store, keys, teams, providers, routes",
+        "zebra: unknown word 'zebra'; known: server, admin, attempts, baseline, store, telemetry, keys, teams, "
+        "providers, routes",
     ),
     (section("server: 3"), "server: must be a mapping, not 3"),
     (

@@ -17,8 +17,9 @@ front
 endpoints.admin endpoints.inference endpoints.keys endpoints.models endpoints.operations
 endpoints.accounting
 endpoints.guard endpoints.http explain parts
-fleet server
-settle
+fleet otlp server
+otlp_wire settle
+traces
 accounts dispatch loading
 auth decisions lane lease limits relay sharing
 issued purses room rules tenants
