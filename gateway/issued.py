@@ -27,7 +27,7 @@ from gateway.log import Log
 from gateway.pepper import Pepper, beside, kept, made
 from gateway.worker import Worker
 
-POLL_S = 0.5
+POLL_S = 0.25
 WAIT_S = 10.0
 FIRST_LOAD_S = 2.0
 FOREVER = float("inf")

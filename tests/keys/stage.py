@@ -1,12 +1,15 @@
 """Gateways that share a database of keys, before one upstream, and their admin API."""
 
+import asyncio
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from gateway.ledger.place import Storage
 from tests.harness import Answer, Served, ask, chat, config, route, serving, upstream
 from tests.limits.stage import PRICE, answering
 
@@ -30,8 +33,12 @@ def document(url: str, ledger: str, **more: Any) -> dict[str, Any]:
 class Stage:
     """Some gateways and their config."""
 
-    def __init__(self, said: dict[str, Any], served: list[Served]) -> None:
-        self.document, self.served = said, served
+    def __init__(self, said: dict[str, Any], storage: Storage, served: list[Served]) -> None:
+        self.document, self.storage, self.served = said, storage, served
+
+    def another(self, **more: Any) -> contextlib.AbstractAsyncContextManager[Served]:
+        """One more gateway, its config changed."""
+        return serving({**self.document, **more}, storage=self.storage)
 
     @property
     def one(self) -> Served:
@@ -40,13 +47,14 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def stage(
-    ledger: str, gateways: int = 1, wall: Callable[[], float] | None = None, **more: Any
+    ledger: str, gateways: int = 1, wall: Callable[[], float] | None = None, script: Any = None, **more: Any
 ) -> AsyncIterator[Stage]:
     async with contextlib.AsyncExitStack() as stack:
-        up = await stack.enter_async_context(upstream(answering()))
+        up = await stack.enter_async_context(upstream(script or answering()))
         said = document(up.url, ledger, **more)
-        served = [await stack.enter_async_context(serving(said, wall=wall)) for _ in range(gateways)]
-        yield Stage(said, served)
+        storage = Storage(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        served = [await stack.enter_async_context(serving(said, wall=wall, storage=storage)) for _ in range(gateways)]
+        yield Stage(said, storage, served)
 
 
 async def admin(
@@ -72,9 +80,10 @@ async def call(served: Served, key: str | None, model: str = "r") -> Answer:
 
 
 async def until(served: Served, key: str, status: int) -> Answer:
-    """Calls until the answer has that status."""
+    """Calls until the answer has that status, every few milliseconds."""
     while (answer := await call(served, key)).status != status:
         assert answer.status in (200, 401, 503)
+        await asyncio.sleep(0.005)
     return answer
 
 

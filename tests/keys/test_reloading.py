@@ -1,5 +1,6 @@
 """Run-time keys while the config changes under them, and what is left of a key that went."""
 
+import asyncio
 from datetime import date
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from gateway import loading
 from gateway.check import warnings
 from gateway.errors import ConfigError
+from tests.harness import eventually
 from tests.keys.stage import admin, call, made, stage
 from tests.keys.test_config_keys import ROUTED
+from tests.limits.stage import Gate, answering
 
 
 @pytest.fixture
@@ -63,3 +66,16 @@ async def test_check_tells_of_keys_that_expire_and_patterns_about_nothing() -> N
         "keys[0]: 'a' has expired: 2027-01-01",
         "keys[1]: 'b' expires soon: 2027-02-01",
     ]
+
+
+async def test_a_call_under_way_ends_well_though_its_key_was_revoked(ledger: str) -> None:
+    """F5: what was let in is served to its end."""
+    gate = Gate()
+    async with stage(ledger, script=answering(gate)) as found:
+        key = await made(found.one)
+        under_way = asyncio.create_task(call(found.one, key))
+        await eventually(lambda: gate.came, "the call does not come")
+        await admin(found.one, "DELETE", "/admin/keys/k")
+        assert (await call(found.one, key)).status == 401
+        gate.open()
+        assert (await under_way).status == 200
