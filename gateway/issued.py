@@ -65,6 +65,7 @@ class Issued:
         self._by_id: dict[str, Issue] = {}
         self._by_digest: Mapping[str, tuple[Issue, float]] = {}
         self._seen = 0
+        self._lost: Sequence[str] = []
         self._worker = Worker("keys")
         self._task: asyncio.Task[None] | None = None
 
@@ -157,6 +158,16 @@ class Issued:
         if known.issues or known.whole:
             self._by_digest = _digests(self._by_id.values())
         self._seen, self._peppers = known.version, known.peppers or self._peppers
+        if known.issues:
+            self._warn_of_peppers()
+
+    def _warn_of_peppers(self) -> None:
+        """A line for the keys that cannot be known, for what they were digested with is not here."""
+        names = {pepper.name for pepper in self._peppers}
+        lost = [issue.name for issue in self._by_id.values() if issue.pepper not in names]
+        if lost != self._lost:
+            self._lost = lost
+            self._log.write("keys_pepper_missing", keys=len(lost), first=lost[0] if lost else None)
 
     # ------------------------------------------------------------------ changes
     async def every(self) -> Sequence[Issue]:

@@ -143,6 +143,8 @@ async def test_a_second_pepper_knows_the_keys_from_before(ledger: str) -> None:
             assert len({key["pepper"] for key in listed}) == 2
         async with found.another(store=peppers("another" * 6)) as after:
             assert [(await call(after, key)).status for key in (old, new)] == [401, 200]
+            (line,) = [record for record in after.log() if record["event"] == "keys_pepper_missing"]
+            assert (line["keys"], line["first"]) == (1, "old")
 
 
 async def test_without_a_pepper_postgresql_gets_no_keys(postgres_server) -> None:
