@@ -15,12 +15,12 @@ from gateway.dispatch import Opened
 from gateway.errors import UpstreamError
 from gateway.health import Health
 from gateway.ledger.book import Ledger
-from gateway.ledger.rows import Baseline, Finished
+from gateway.ledger.rows import CLIENT_GONE, Baseline, Finished
 from gateway.log import Log
 from gateway.metrics import STATUSES, Metrics
 from gateway.outcome import judge
 from gateway.prices import usd
-from gateway.router import Decision
+from gateway.router import Attempt, Decision
 from gateway.traces import OPERATIONS, Traced, Traces
 from gateway.types import Call, Usage
 
@@ -30,6 +30,13 @@ class Ended(NamedTuple):
 
     status: int
     code: str = ""
+
+
+def charged(decision: Decision, opened: Opened | None, ended: Ended) -> Attempt | None:
+    """The attempt that the client pays for: the one it was answered by, or the last one for it when it left before."""
+    if opened is not None:
+        return opened.attempt
+    return decision.attempts[-1] if ended.status == CLIENT_GONE and decision.attempts else None
 
 
 class Books(NamedTuple):

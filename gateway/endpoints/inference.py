@@ -25,7 +25,7 @@ from gateway.peek import Peeked, peek
 from gateway.prices import usd
 from gateway.router import Decision, decide, nobody
 from gateway.server import Cycle, Protocol
-from gateway.settle import Ended
+from gateway.settle import Ended, charged
 from gateway.types import Call, Endpoint, Tenant, Usage
 
 DEFAULT_DEADLINE_S = 600.0
@@ -200,7 +200,7 @@ class Exchange:
         body = answer.renamed(opened.plain, call.model)
         self._settle_attempt(whole=True)
         opened.lease.close()
-        self._settle_hold()  # before its caller can send the next
+        self._settle_hold(self.decision, Ended(200))  # before its caller can send the next
         cost = (b"x-arriero-cost-usd", usd(opened.attempt.cost_nano).encode())
         self.started = self.ended = True
         await http.send_json(self.cycle, 200, body, [*self._head(), cost])
@@ -270,11 +270,12 @@ class Exchange:
             self.settled = True
             self.usage = self.parts.settlement.attempt(self.decision.call, self.opened, self.clock(), whole=whole)
 
-    def _settle_hold(self) -> None:
-        """The truth in place of what was reserved; nothing for a call that got no answer."""
+    def _settle_hold(self, decision: Decision, ended: Ended) -> None:
+        """The truth in place of what was reserved; nothing for a call that got no answer, unless its client left."""
         if self.hold is not None:
-            usage, cost_nano = self.usage or Usage(0, 0), self.opened.attempt.cost_nano if self.opened else 0
-            self.hold.settle(usage.prompt_tokens + usage.output_tokens, cost_nano)
+            attempt = charged(decision, self.opened, ended)
+            usage = attempt.usage if attempt is not None and attempt.usage is not None else Usage(0, 0)
+            self.hold.settle(usage.prompt_tokens + usage.output_tokens, attempt.cost_nano if attempt is not None else 0)
 
     def _settle(self, ended: Ended) -> None:
         if self.decision is None:
@@ -284,5 +285,5 @@ class Exchange:
         try:
             self._settle_attempt(whole=False)
         finally:
-            self._settle_hold()
+            self._settle_hold(self.decision, ended)
         self.parts.settlement.call(self.decision, self.opened, self.usage, ended, self.began)

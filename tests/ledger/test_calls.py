@@ -213,3 +213,21 @@ def test_both_databases_have_the_same_columns(postgres_server: Any, tmp_path: Pa
         assert _names(database, "arriero_calls") == [name for name, _ in CALLS]
         assert _names(database, "arriero_attempts") == [name for name, _ in ATTEMPTS]
         database.close()
+
+
+async def test_who_leaves_before_the_answer_is_held_to_a_budget_too() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.closed()
+
+    async with upstream(script) as cloud:
+        budget = {"usd": "0.000001", "per": "total"}
+        document = config({"r": route(PRICED, budget=budget)}, a=cloud.url)
+        async with serving(document) as served:
+            async with caller(served) as client:
+                await client.send(request(chat(max_tokens=50)))
+                async with asyncio.timeout(20):
+                    await cloud.asked.wait()
+                client.reset()
+            await served.at_rest()
+            assert (await ask(served)).status == 429
