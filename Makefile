@@ -7,7 +7,7 @@ PIP := python -m pip --quiet --disable-pip-version-check
 LOCKED := install --require-hashes -r
 OURSELVES := install --no-deps --no-build-isolation --editable .
 
-.PHONY: run install test system check matrix bench soak table lock image chart
+.PHONY: run install test system check matrix bench soak table lock image chart cluster
 
 run: install                        ## serve; on the sandbox when no credentials are found
 	@exec $(BIN)/arriero serve
@@ -35,6 +35,9 @@ image:                              ## the container image; EXTRAS=litellm for t
 chart: .venv-dev/.installed         ## write what is made of other files: values.schema.json, the chart's README
 	@.venv-dev/bin/python -m helm.values_schema
 	@helm-docs --chart-search-root helm || echo "No helm-docs: README.md of the chart is as it was" >&2
+
+cluster: .venv-dev/.installed       ## a real one-node Kubernetes: the chart installed, upgraded, drained, killed under load
+	@tests/kube/cluster/run.sh
 
 soak: .venv-dev/.installed          ## the long runs
 	ARRIERO_SOAK_CALLS=1000000 .venv-dev/bin/python -m pytest -m soak --timeout 3600

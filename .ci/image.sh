@@ -27,7 +27,7 @@ fi
 # pip in the build reads certificates and settings of this machine, if it has its own.
 CA=/etc/ssl/certs/ca-certificates.crt
 printf '[global]\ncert = %s\n' "$CA" > "$CACHE/pip.conf"
-buildah bud --quiet --isolation chroot --pull-never --format docker --build-arg "PYTHON_IMAGE=$BASE" --build-arg "EXTRAS=$EXTRAS" \
+buildah bud --quiet --layers --isolation chroot --pull-never --format docker --build-arg "PYTHON_IMAGE=$BASE" --build-arg "EXTRAS=$EXTRAS" \
     -v "$CA:$CA:ro" -v "$CACHE/pip.conf:/etc/pip.conf:ro" -t "$IMAGE" . >/dev/null
 echo "$IMAGE: $(buildah inspect --type image --format '{{.FromImageID}}' "$IMAGE" | cut -c8-19)," \
     "$(podman image inspect --format '{{.Size}}' "$IMAGE" 2>/dev/null | awk '{printf "%.0f MB", $1 / 1e6}')" >&2

@@ -1,0 +1,289 @@
+"""The chart on a real cluster, by `make cluster`: upgraded, rolled back, drained and killed under load.
+
+Each scenario goes on where the one before it left the cluster. Files of another name than test_* are not collected by
+`make test`: the cluster is made by run.sh, and takes root and minutes."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kube.cluster.load import Load, Seen
+from tests.kube.tools import CHART, tool
+
+HERE = Path(__file__).parent
+NAMESPACE = "llama"
+KEY = "key-of-team-a"
+RATE_PER_S = float(os.environ.get("CLUSTER_RATE", "200"))
+STREAMS = int(os.environ.get("CLUSTER_STREAMS", "50"))
+
+
+def kubectl(*arguments: str, text: str | None = None) -> str:
+    done = subprocess.run(
+        ["kubectl", "-n", NAMESPACE, *arguments], input=text, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}{done.stdout}"
+    return done.stdout
+
+
+def helm(*arguments: str | Path, fails: bool = False) -> str:
+    done = subprocess.run([tool("helm"), "-n", NAMESPACE, *arguments], capture_output=True, text=True, timeout=400)
+    if (done.returncode != 0) is not fails:
+        pytest.fail(f"helm {arguments[0]}: {done.stdout}{done.stderr}\n{facts()}")
+    return done.stdout + done.stderr
+
+
+def facts() -> str:
+    """What the cluster says when something is wrong."""
+    asked = [
+        "get pods -o wide",
+        "get events --sort-by=.lastTimestamp",
+        "logs -l app.kubernetes.io/name=arriero --all-containers --tail=20",
+    ]
+    done = [
+        subprocess.run(["kubectl", "-n", NAMESPACE, *words.split()], capture_output=True, text=True) for words in asked
+    ]
+    return "\n".join(found.stdout[-4000:] + found.stderr[-500:] for found in done)
+
+
+def pods(selector: str = "app.kubernetes.io/component=gateway") -> list[dict[str, Any]]:
+    return list(json.loads(kubectl("get", "pods", "-l", selector, "-o", "json"))["items"])
+
+
+def ready(found: dict[str, Any]) -> bool:
+    conditions = {c["type"]: c["status"] for c in found["status"].get("conditions", ())}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in found["metadata"]
+
+
+def until(true: Callable[[], bool], what: str, patience_s: float = 120.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while not true():
+        assert time.monotonic() < deadline, f"never: {what}\n{facts()}"
+        time.sleep(0.3)
+
+
+def service() -> str:
+    return kubectl("get", "service", "arriero", "-o", "jsonpath={.spec.clusterIP}")
+
+
+def under_load(work: Callable[[], None], before_s: float = 2.0, after_s: float = 3.0) -> Seen:
+    """Does the work while clients call; what they saw."""
+
+    async def run() -> Seen:
+        async with Load(service(), KEY, RATE_PER_S, STREAMS) as load:
+            await asyncio.sleep(before_s)
+            await asyncio.to_thread(work)
+            await asyncio.sleep(after_s)
+        return load.seen
+
+    seen = asyncio.run(run())
+    print(seen.text())
+    assert seen.calls > RATE_PER_S
+    assert seen.streams >= STREAMS
+    return seen
+
+
+def nobody_noticed(seen: Seen) -> None:
+    assert (seen.failed, seen.cut) == ([], []), seen.text() + "\n" + facts()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def namespace() -> None:
+    labels = "".join(f", pod-security.kubernetes.io/{mode}: restricted" for mode in ("enforce", "warn"))
+    text = f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}, labels: {{a: b{labels}}}}}}}"
+    subprocess.run(["kubectl", "apply", "-f", "-"], input=text, text=True, check=True, capture_output=True)
+    until(lambda: "default" in kubectl("get", "serviceaccounts", "-o", "name"), "a service account")
+
+
+def test_a_first_run_needs_no_values_and_answers_a_real_call():
+    said = helm("install", "demo", CHART, "--set", "image.registry=localhost", "--wait", "--timeout", "3m")
+    assert "DEMO on the built-in sandbox" in said
+    helm("test", "demo", "--timeout", "2m")
+    key = kubectl("get", "secret", "demo-arriero-key", "-o", "jsonpath={.data.ARRIERO_KEY}")
+    helm(
+        "upgrade",
+        "demo",
+        CHART,
+        "--set",
+        "image.registry=localhost",
+        "--set",
+        "replicaCount=1",
+        "--wait",
+        "--timeout",
+        "3m",
+    )
+    assert kubectl("get", "secret", "demo-arriero-key", "-o", "jsonpath={.data.ARRIERO_KEY}") == key
+    helm("uninstall", "demo", "--wait")
+
+
+def test_it_is_installed_where_pod_security_is_restricted_and_helm_test_calls_it():
+    kubectl("apply", "-f", str(HERE / "clouds.yaml"))
+    kubectl("wait", "--for=condition=Ready", "pod/clouds", "--timeout=120s")
+    address = kubectl("get", "service", "clouds", "-o", "jsonpath={.spec.clusterIP}")
+    pace = json.dumps({"ttft_s": 0.2, "tpot_s": 0.05}).encode()
+    for_vllm = urllib.request.Request(f"http://{address}:9100/_sandbox/vllm", pace, method="PUT")
+    with urllib.request.urlopen(for_vllm, timeout=30) as response:
+        assert response.status == 200
+    helm("install", "arriero", CHART, "--values", HERE / "values.yaml", "--wait", "--timeout", "3m")
+    helm("test", "arriero", "--timeout", "2m")
+
+
+def upgrade(*arguments: str) -> None:
+    helm("upgrade", "arriero", CHART, "--reuse-values", *arguments, "--wait", "--timeout", "5m")
+
+
+def test_a_rolling_upgrade_is_not_noticed():
+    nobody_noticed(under_load(lambda: upgrade("--set", "image.tag=next")))
+    assert {p["spec"]["containers"][0]["image"] for p in pods() if ready(p)} == {"localhost/arriero:next"}
+
+
+def test_a_rollback_is_not_noticed():
+    nobody_noticed(under_load(lambda: (helm("rollback", "arriero", "1", "--wait", "--timeout", "5m"), None)[1]))
+    until(
+        lambda: {p["spec"]["containers"][0]["image"] for p in pods() if ready(p)} == {"localhost/arriero:0.1.0"}, "back"
+    )
+
+
+def evict(name: str) -> bool:
+    """As `kubectl drain` does for each pod; whether the disruption budget lets it."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NAMESPACE}}
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"
+    done = subprocess.run(
+        ["kubectl", "create", "--raw", path, "-f", "-"], input=json.dumps(body), capture_output=True, text=True
+    )
+    assert done.returncode == 0 or "disruption budget" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+def test_evictions_respect_the_budget_and_are_not_noticed():
+    refused = []
+
+    def drain() -> None:
+        first, second = (p["metadata"]["name"] for p in pods() if ready(p))
+        assert evict(first)
+        refused.append(not evict(second))
+        until(lambda: sum(map(ready, pods())) == 2, "two pods again")
+        until(lambda: evict(second), "the second one may go")
+        until(lambda: sum(map(ready, pods())) == 2, "two pods at the end")
+
+    nobody_noticed(under_load(drain))
+    assert refused == [True]
+
+
+def processes_of(pod: str) -> list[int]:
+    """Process ids on this machine, by the pod's name in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and f"HOSTNAME={pod}\0".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_killed_pod_costs_its_own_calls_alone():
+    victim = next(p["metadata"]["name"] for p in pods() if ready(p))
+
+    def kill() -> None:
+        found = processes_of(victim)
+        assert found
+        for process in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        until(lambda: sum(map(ready, pods())) == 2, "it is back")
+
+    seen = under_load(kill, before_s=5.0)
+    assert len(seen.failed) + len(seen.cut) <= STREAMS + RATE_PER_S * 0.5, seen.text()
+    assert all("500" not in words and "502" not in words for words in seen.failed), seen.text()
+    restarts = {p["metadata"]["name"]: p["status"]["containerStatuses"][0]["restartCount"] for p in pods()}
+    assert sorted(restarts.values()) == [0, 1]
+
+
+def models() -> set[str]:
+    """The routes that a pod, whichever answers, offers."""
+    request = urllib.request.Request(f"http://{service()}:8080/v1/models", headers={"authorization": f"Bearer {KEY}"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return {model["id"] for model in json.load(response)["data"]}
+
+
+def test_a_changed_config_map_is_taken_up_by_every_pod_in_place():
+    names = {p["metadata"]["name"] for p in pods()}
+
+    def change() -> None:
+        upgrade("--set", "config.routes.extra.deployments={groq}", "--set", "config.routes.extra.weights=llama-3.1-8b")
+        until(lambda: all("extra" in models() for _ in range(20)), "every pod offers the new route", patience_s=180)
+
+    nobody_noticed(under_load(change))
+    assert {p["metadata"]["name"] for p in pods()} == names
+
+
+def test_a_broken_config_is_refused_before_anything_changes():
+    said = helm(
+        "upgrade",
+        "arriero",
+        CHART,
+        "--reuse-values",
+        "--set",
+        "config.routes.quick.deployments={nobody}",
+        "--set",
+        "rollOnConfigChange=true",
+        "--atomic",
+        "--timeout",
+        "25s",
+        fails=True,
+    )
+    assert "rolled back" in said
+    assert "quick" in models()
+    helm("upgrade", "arriero", CHART, "--reuse-values", "--set", "config.rout.x=1", fails=True)
+    assert all(ready(p) for p in pods() if p["status"]["phase"] == "Running")
+
+
+def test_a_failed_upgrade_rolls_back_unnoticed():
+    def fail() -> None:
+        said = helm(
+            "upgrade",
+            "arriero",
+            CHART,
+            "--reuse-values",
+            "--set",
+            "image.tag=nowhere",
+            "--set",
+            "image.pullPolicy=Never",
+            "--atomic",
+            "--timeout",
+            "15s",
+            fails=True,
+        )
+        assert "rolled back" in said
+
+    nobody_noticed(under_load(fail))
+
+
+def test_redis_restarts_without_a_failed_soft_call():
+    team = "config.keys[0].name=team-a,config.keys[0].key=env:TEAM_A_KEY,config.keys[0].limits.rpm=1000000"
+    values = ("redis.enabled=true", "redis.persistence.enabled=false", "config.store.redis=env:REDIS_URL", team)
+    upgrade(*(word for value in values for word in ("--set", value)))
+
+    def restart() -> None:
+        kubectl("delete", "pod", "arriero-redis-0", "--grace-period=1")
+        until(lambda: any(map(ready, pods("app.kubernetes.io/component=redis"))), "Redis is back")
+
+    nobody_noticed(under_load(restart))
+
+
+def test_nothing_is_left_after_uninstall():
+    helm("uninstall", "arriero", "--wait", "--timeout", "3m")
+    until(lambda: pods("app.kubernetes.io/instance=arriero") == [], "its pods are gone")
+    kinds = (
+        "deployments,statefulsets,services,configmaps,secrets,ingresses,networkpolicies,poddisruptionbudgets,"
+        "serviceaccounts,horizontalpodautoscalers,persistentvolumeclaims"
+    )
+    assert kubectl("get", kinds, "-l", "app.kubernetes.io/instance=arriero", "-o", "name") == ""
