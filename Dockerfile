@@ -18,11 +18,14 @@ COPY providers providers
 COPY policies policies
 COPY sandbox sandbox
 COPY .ci/sbom.py /tools/sbom.py
-# Our own wheel is built by the locked setuptools, which then goes; so do tests and headers that packages bring along.
+# Our own wheel is built by the locked setuptools, which then goes; so do the tests that packages bring along, and what
+# botocore knows of AWS's services but for those that give out credentials: Bedrock is spoken to without it.
 RUN /tools/bin/pip --python /opt/arriero/bin/python install --no-cache-dir --disable-pip-version-check \
         --no-deps --no-build-isolation . \
     && /tools/bin/pip --python /opt/arriero/bin/python uninstall --yes setuptools \
     && find /opt/arriero -depth -type d \( -name tests -o -name include \) -exec rm -rf {} + \
+    && find /opt/arriero -path '*/botocore/data/*' -prune -type d \
+        ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -rf {} + \
     && /opt/arriero/bin/python /tools/sbom.py > /opt/arriero/sbom.cdx.json \
     && chmod -R g=u,o-w /opt/arriero
 

@@ -7,7 +7,7 @@ Rule 2. Nothing from a request or an upstream becomes a label: series are bounde
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -44,6 +44,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._families: list[Family[Any]] = []
         at = ("route", "deployment")
         genai = ("gen_ai_provider_name", "deployment", "gen_ai_request_model")

@@ -27,6 +27,7 @@ CHOICES: Mapping[str, Any] = {
     "podDisruptionBudget.maxUnavailable": {"type": ["integer", "string"]},
     "resources": FREE,
     "redis.resources": FREE,
+    "tests.resources": FREE,
     "vllm.resources": FREE,
     "metrics.dashboards.labels": FREE,
     "metrics.dashboards.annotations": FREE,

@@ -66,7 +66,7 @@ images() {
     cd "$T"
 }
 
-background() { $N "$@" > "log/$(basename "$1")-$(basename "$2")" 2>&1 9>&- & PIDS+=($!); }
+background() { $N "$@" > "log/$(basename "$1")-$(basename "$2")" 2>&1 9>&- & PIDS+=($!); disown; }
 
 until_ok() {
     for _ in $(seq 300); do

@@ -98,14 +98,15 @@ def nobody_noticed(seen: Seen) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def namespace() -> None:
-    labels = "".join(f", pod-security.kubernetes.io/{mode}: restricted" for mode in ("enforce", "warn"))
-    text = f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}, labels: {{a: b{labels}}}}}}}"
-    subprocess.run(["kubectl", "apply", "-f", "-"], input=text, text=True, check=True, capture_output=True)
+    kubectl("create", "namespace", NAMESPACE)
+    kubectl(
+        "label", "namespace", NAMESPACE, *(f"pod-security.kubernetes.io/{m}=restricted" for m in ("enforce", "warn"))
+    )
     until(lambda: "default" in kubectl("get", "serviceaccounts", "-o", "name"), "a service account")
 
 
 def test_a_first_run_needs_no_values_and_answers_a_real_call():
-    said = helm("install", "demo", CHART, "--set", "image.registry=localhost", "--wait", "--timeout", "3m")
+    said = helm("install", "demo", CHART, "--values", HERE / "node.yaml", "--wait", "--timeout", "3m")
     assert "DEMO on the built-in sandbox" in said
     helm("test", "demo", "--timeout", "2m")
     key = kubectl("get", "secret", "demo-arriero-key", "-o", "jsonpath={.data.ARRIERO_KEY}")
@@ -113,8 +114,8 @@ def test_a_first_run_needs_no_values_and_answers_a_real_call():
         "upgrade",
         "demo",
         CHART,
-        "--set",
-        "image.registry=localhost",
+        "--values",
+        HERE / "node.yaml",
         "--set",
         "replicaCount=1",
         "--wait",
@@ -133,7 +134,18 @@ def test_it_is_installed_where_pod_security_is_restricted_and_helm_test_calls_it
     for_vllm = urllib.request.Request(f"http://{address}:9100/_sandbox/vllm", pace, method="PUT")
     with urllib.request.urlopen(for_vllm, timeout=30) as response:
         assert response.status == 200
-    helm("install", "arriero", CHART, "--values", HERE / "values.yaml", "--wait", "--timeout", "3m")
+    helm(
+        "install",
+        "arriero",
+        CHART,
+        "--values",
+        HERE / "node.yaml",
+        "--values",
+        HERE / "values.yaml",
+        "--wait",
+        "--timeout",
+        "3m",
+    )
     helm("test", "arriero", "--timeout", "2m")
 
 
