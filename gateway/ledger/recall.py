@@ -67,9 +67,10 @@ def _baseline(call: Row) -> dict[str, Any] | None:
 
 
 def _candidate(row: Sequence[Any], decision: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]:
-    name, cloud, model, region, price, ttft, errors, failures, in_flight, queue, kv, cooling, requests, tokens = row
+    name, cloud, model, region, price, ttft, errors, failures, in_flight, queue, kv_used, cooling_until, room = row
     policy, reason = decision["removed"].get(name, (None, None))
     expected = decision["prompt_tokens"], decision["expected_output_tokens"]
+    found = msgspec.convert(price, Price) if price else None
     return {
         "deployment": name,
         "cloud": cloud,
@@ -78,18 +79,23 @@ def _candidate(row: Sequence[Any], decision: Mapping[str, Any], order: Sequence[
         "rank": order.index(name) + 1 if name in order else None,
         "removed_by": policy,
         "reason": reason,
-        "price_usd_per_1m": {"in": usd(price[0]), "out": usd(price[1])} if price else None,
-        "expected_cost_usd": usd(Price(*price).cost(*expected)) if price else None,
-        "latency": {"ttft": ttft and dict(zip(("p50_s", "p95_s", "samples", "age_s"), ttft, strict=True))},
-        "error_rate": errors,
+        "price_usd_per_1m": {"in": usd(found.input), "out": usd(found.output)} if found else None,
+        "expected_cost_usd": usd(found.cost(*expected)) if found else None,
+        "latency": {"ttft": ttft and _quantiles(ttft, decision["now"])},
+        "error_rate": round(errors, 4),
         "failures_in_a_row": failures,
         "in_flight": in_flight,
         "queue": queue,
-        "kv_used": kv,
-        "cooling_s": cooling,
-        "requests_left": requests,
-        "tokens_left": tokens,
+        "kv_used": kv_used,
+        "cooling_s": round(max(0.0, cooling_until - decision["now"]), 3),
+        "requests_left": room["requests_left"],
+        "tokens_left": room["tokens_left"],
     }
+
+
+def _quantiles(found: Mapping[str, Any], now: float) -> dict[str, Any]:
+    times = {word: round(found[word], 5) for word in ("p50_s", "p95_s")}
+    return {**times, "samples": found["samples"], "age_s": round(now - found["updated"], 1)}
 
 
 def _attempt(row: Row) -> dict[str, Any]:

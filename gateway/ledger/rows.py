@@ -223,8 +223,9 @@ def _plain(text: str) -> str:
 
 def _shown(decision: Decision) -> dict[str, object]:
     """What `explain` needs of a decision, and no more: it is kept for every call."""
-    call, now = decision.call, decision.now
+    call = decision.call
     return {
+        "now": decision.now,
         "prompt_tokens": call.prompt_tokens,
         "max_output_tokens": call.max_output_tokens,
         "expected_output_tokens": call.expected_output_tokens,
@@ -233,30 +234,27 @@ def _shown(decision: Decision) -> dict[str, object]:
         "notes": decision.notes,
         "removed": decision.removed,
         "order": [candidate.name for candidate in decision.order],
-        "candidates": [_candidate(candidate, call.stream, now) for candidate in decision.candidates],
+        "candidates": [_candidate(candidate, call.stream) for candidate in decision.candidates],
     }
 
 
-def _candidate(candidate: Candidate, stream: bool, now: float) -> tuple[object, ...]:
-    """Name, cloud, model, region; price in and out; first token p50, p95, samples and age; error rate, failures, calls
-    in flight, queue, KV use, seconds of cooling, requests and tokens left."""
-    deployment, price = candidate.deployment, candidate.price
-    ttft = (candidate.stream if stream else candidate.plain).ttft
+def _candidate(candidate: Candidate, stream: bool) -> tuple[object, ...]:
+    """What recall.py reads; whole objects where the encoder takes them apart faster than we could."""
+    deployment = candidate.deployment
     return (
         deployment.name,
         deployment.cloud,
         deployment.model,
         deployment.region,
-        price and (price.input, price.output),
-        ttft and (round(ttft.p50_s, 5), round(ttft.p95_s, 5), ttft.samples, round(now - ttft.updated, 1)),
-        round(candidate.error_rate, 4),
+        candidate.price,
+        (candidate.stream if stream else candidate.plain).ttft,
+        candidate.error_rate,
         candidate.failures,
         candidate.in_flight,
         candidate.queue,
         candidate.kv_used,
-        round(max(0.0, candidate.cooling_until - now), 3),
-        candidate.room.requests_left,
-        candidate.room.tokens_left,
+        candidate.cooling_until,
+        candidate.room,
     )
 
 
