@@ -110,7 +110,9 @@ class Gateway:
             settlement.traces = Traces(self._telemetry.send, config.telemetry.sample, recording)
         budget = RetryBudget(config.attempts.retry_budget, config.attempts.retry_floor_per_s, clock)
         dispatcher = Dispatcher(config.attempts.max, budget, metrics.retries_refused.labels(), clock, wall)
-        limiter = Limiter(Rulebook(config), self._book, metrics.limit_rejections, Times(clock, wall), self._shared)
+        spent = self.ledger.spent if self.ledger is not None else None
+        times = Times(clock, wall)
+        limiter = Limiter(Rulebook(config), self._book, metrics.limit_rejections, times, self._shared, spent)
         return Parts(fleet, keyring, dispatcher, settlement, self.live, limiter)
 
     async def start(self) -> None:

@@ -148,16 +148,17 @@ class Slots:
 class Purse:
     """Money of one period: what is spent, and what open calls hold. A soft one only wants to be not empty yet."""
 
-    __slots__ = ("floor", "hard", "held", "known", "limit", "seen", "spent")
+    __slots__ = ("first", "floor", "hard", "held", "known", "limit", "seen", "spent")
 
     def __init__(self, limit: int, *, hard: bool) -> None:
         self.limit, self.hard, self.spent, self.held = limit, hard, 0, 0
-        self.floor, self.known, self.seen = 0, False, False
+        self.first = self.floor = 0
+        self.known = self.seen = False
 
     def remember(self, spent: int) -> None:
         """What was spent before this process began to count; once."""
         if not self.known:
-            self.known, self.floor = True, spent
+            self.known, self.first = True, spent
             self.spent += spent
 
     def see(self, settled: int, charged: int, held: int) -> None:

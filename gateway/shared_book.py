@@ -185,18 +185,22 @@ class SharedBook:
         for rule, place in zip(share.rules, share.places, strict=True):
             amount = opened.asks[place].amount
             amount = rate_us(amount, rule.limit) if rule.kind in ("rpm", "tpm") else amount
-            arguments += [KINDS[rule.per or rule.kind], rule.limit, amount, int(rule.hard), self._floor(rule)]
+            arguments += [KINDS[rule.per or rule.kind], rule.limit, amount, int(rule.hard), *self._floors(rule)]
         return Command(f"{LIBRARY}_reserve", share.keys, arguments)
 
-    def _floor(self, rule: Rule) -> int:
-        return self._book.purse(rule).floor if rule.kind == "budget" else 0
+    def _floors(self, rule: Rule) -> tuple[int, int]:
+        """What Redis had counted when it was last heard, and what the ledger knew when this process began."""
+        if rule.kind != "budget":
+            return 0, 0
+        purse = self._book.purse(rule)
+        return purse.floor, purse.first
 
     def _settling(self, of: Unsettled, share: Share) -> Command:
         arguments: list[str | int] = [of.id, int(KEEP_S * 1000)]
         for rule, place in zip(share.rules, share.places, strict=True):
             actual = of.actuals[place]
             actual = rate_us(actual, rule.limit) if rule.kind in ("rpm", "tpm") else actual
-            arguments += [KINDS[rule.per or rule.kind], actual, self._floor(rule)]
+            arguments += [KINDS[rule.per or rule.kind], actual, *self._floors(rule)]
         return Command(f"{LIBRARY}_settle", share.keys, arguments)
 
     def _read(self, opened: Open, replies: Sequence[Sequence[int]]) -> Verdict:

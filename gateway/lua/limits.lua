@@ -53,10 +53,12 @@ local function is_money(kind)
   return kind == 'd' or kind == 'm' or kind == 't'
 end
 
--- Raises what is settled to what a caller knows was; 1 when the counter was not there at all.
-local function restore(kind, key, floor)
+-- Raises what is settled to what a caller knows was: what was read here once, or for a counter that is not there at all
+-- (then 1 comes back) what a ledger says, which may be ahead of what replicas have still to settle here.
+local function restore(kind, key, seen, ledger)
   if not is_money(kind) then return 0 end
   local found = redis.call('HGET', key, 'm')
+  local floor = found and tonumber(seen) or math.max(tonumber(seen), tonumber(ledger))
   if tonumber(found or 0) < floor then redis.call('HSET', key, 'm', text(floor)) end
   if found then return 0 end
   redis.call('HSETNX', key, 'm', '0')
@@ -137,7 +139,7 @@ local function epoch(keys, now)
   return tonumber(redis.call('HGET', keys[1], '#'))
 end
 
--- ARGV: id, life_ms, keep_ms, force, then for each counter: kind, limit, amount, hard, floor.
+-- ARGV: id, life_ms, keep_ms, force, then for each counter: kind, limit, amount, hard, and what is known of it.
 -- Gives: the epoch, the counter that refused (0: none), how long it has to wait, how many counters were not there, and
 -- three numbers a counter. A reservation that is there already is admitted again and takes nothing.
 local function reserve(keys, args)
@@ -147,15 +149,15 @@ local function reserve(keys, args)
   local worst, longest, fresh = 0, 0, 0
   local known = redis.call('HEXISTS', keys[1], id) == 1
   for i = 3, #keys do
-    local at = 5 * (i - 3) + 5
-    fresh = fresh + restore(args[at], keys[i], tonumber(args[at + 4]))
+    local at = 6 * (i - 3) + 5
+    fresh = fresh + restore(args[at], keys[i], args[at + 4], args[at + 5])
     local waits = wait(args[at], keys[i], tonumber(args[at + 1]), tonumber(args[at + 2]), args[at + 3] == '1', now)
     if waits > longest and not known and not force then worst, longest = i - 2, waits end
   end
   if longest == 0 and not known then
     local parts = {}
     for i = 3, #keys do
-      local at = 5 * (i - 3) + 5
+      local at = 6 * (i - 3) + 5
       local amount = tonumber(args[at + 2])
       parts[i - 2] = {args[at], keys[i], amount, take(args[at], keys[i], amount, now)}
     end
@@ -163,7 +165,7 @@ local function reserve(keys, args)
   end
   local found = {epoch(keys, now), worst, longest, fresh}
   for i = 3, #keys do
-    for _, number in ipairs(reading(args[5 * (i - 3) + 5], keys[i], now)) do found[#found + 1] = number end
+    for _, number in ipairs(reading(args[6 * (i - 3) + 5], keys[i], now)) do found[#found + 1] = number end
   end
   return found
 end
@@ -187,12 +189,12 @@ end
 local function settled_sums(keys, args)
   local found = {}
   for i = 3, #keys do
-    found[i - 2] = is_money(args[3 * (i - 3) + 3]) and field(keys[i], 'm') or 0
+    found[i - 2] = is_money(args[4 * (i - 3) + 3]) and field(keys[i], 'm') or 0
   end
   return found
 end
 
--- ARGV: id, keep_ms, then for each counter: kind, actual, floor. Gives what is settled in each counter of money now.
+-- ARGV: id, keep_ms, then for each counter: kind, actual, and what is known of it. Gives what is settled in each counter of money now.
 -- A second time changes nothing. One that was never reserved here, or forgotten with everything else, is charged as it is.
 local function settle(keys, args)
   local now = clock()
@@ -200,9 +202,9 @@ local function settle(keys, args)
   local state, parts = record(keys, id)
   if state == 'settled' then return settled_sums(keys, args) end
   for i = 3, #keys do
-    local at = 3 * (i - 3) + 3
+    local at = 4 * (i - 3) + 3
     local kind, actual = args[at], tonumber(args[at + 1])
-    restore(kind, keys[i], tonumber(args[at + 2]))
+    restore(kind, keys[i], args[at + 2], args[at + 3])
     if parts then
       correct(state, parts[i - 2], actual, now)
     elseif kind == 'r' then
