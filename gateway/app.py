@@ -20,6 +20,7 @@ from gateway.endpoints.inference import Inference
 from gateway.endpoints.models import Models
 from gateway.fleet import Fleet, Lasting
 from gateway.front import Front, application
+from gateway.gossip import Gossip
 from gateway.health import Health
 from gateway.issued import issued_keys
 from gateway.ledger.book import opened
@@ -59,6 +60,9 @@ class Gateway:
         self._lasting = Lasting(catalog or Catalog.load(), self.metrics, clock, wall)
         self._book = Book(clock, wall)
         self._shared = shared_book(config.store, self._book, self.metrics, self.log, clock)
+        shared = self._shared
+        self.gossip = None if shared is None else Gossip(shared.store, lambda: self.fleet.health, clock, wall)
+        self._gossiping: asyncio.Task[None] | None = None
         self.metrics.registry.register(Budgets(self._book, self._shared))
         self._readings = Deployments({}, clock)
         self.metrics.registry.register(self._readings)
@@ -120,8 +124,9 @@ class Gateway:
             await self.ledger.start()
         await self.issued.start()
         await self.fleet.accounts.start()
-        if self._shared is not None:
+        if self._shared is not None and self.gossip is not None:
             await self._shared.start()
+            self._gossiping = asyncio.create_task(self.gossip.run(self._shared))
         self.fleet.watch()
         if self._telemetry is not None:
             self._telemetry.start(self.metrics.registry)
@@ -180,6 +185,8 @@ class Gateway:
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
+        if self._gossiping is not None:
+            self._gossiping.cancel()
         if self._shared is not None:
             await self._shared.aclose()
         await self.fleet.aclose()

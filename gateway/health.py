@@ -1,6 +1,7 @@
 """What is known of each deployment: speed, failures, cooling, rate-limit room, load, spend. Policies decide.
 
-Rule 1. One owner: a Facts object per account and model, changed only here, read by policies as a frozen Candidate.
+Rule 1. One owner: a Facts object per account and model, changed only here and by what gossip.py hears of it, read by
+        policies as a frozen Candidate.
 Rule 2. Latency is learned from successes only; a failure adds to the error rate, never to the speed.
 Rule 3. Cooling is an absolute time; of two, the later wins.
 """
@@ -327,48 +328,48 @@ class Health:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self._accounts: dict[str, Account] = {}
-        self._facts: dict[tuple[str, str, str | None], Facts] = {}
+        self.accounts: dict[str, Account] = {}
+        self.known: dict[tuple[str, str, str | None], Facts] = {}
         self._lengths: dict[tuple[str, str], float] = {}
 
     def facts(self, deployment: Deployment) -> Facts:
         """The facts of the weights behind a deployment; two routes to the same weights share them."""
         key = (deployment.account, deployment.model, deployment.adapter)
-        if key not in self._facts:
-            account = self._accounts.setdefault(deployment.account, Account())
-            self._facts[key] = Facts(deployment.name, account)
-        found = self._facts[key]
+        if key not in self.known:
+            account = self.accounts.setdefault(deployment.account, Account())
+            self.known[key] = Facts(deployment.name, account)
+        found = self.known[key]
         found.own_gpus = found.own_gpus or deployment.gpu_nano_per_s > 0
         return found
 
     def all(self) -> Sequence[Facts]:
-        return list(self._facts.values())
+        return list(self.known.values())
 
     def roll(self, wall_now: float) -> None:
         """Begins a new day or month everywhere, also where nothing is spent any more."""
-        for facts in self._facts.values():
+        for facts in self.known.values():
             facts.roll(wall_now)
 
     def after(self, moved: Collection[str]) -> "Health":
         """For the next config: all that is known; of accounts that moved to another place only what they spent."""
         found = Health(self.clock)
         found._lengths = self._lengths
-        for name, account in self._accounts.items():
-            found._accounts[name] = account.anew() if name in moved else account
-        for key, facts in self._facts.items():
-            found._facts[key] = facts.anew(found._accounts[key[0]]) if key[0] in moved else facts
+        for name, account in self.accounts.items():
+            found.accounts[name] = account.anew() if name in moved else account
+        for key, facts in self.known.items():
+            found.known[key] = facts.anew(found.accounts[key[0]]) if key[0] in moved else facts
         return found
 
     def forget(self, in_use: Collection[Facts]) -> None:
         """Drops what no deployment uses any more, but for what was spent this month: its budget counts on."""
         used = set(map(id, in_use))
-        self._facts = {key: facts for key, facts in self._facts.items() if id(facts) in used or facts.spent.month}
+        self.known = {key: facts for key, facts in self.known.items() if id(facts) in used or facts.spent.month}
 
     def pardon(self, account: str) -> None:
         """Lets an account be tried at once whose credential had been refused."""
-        if account in self._accounts:
-            self._accounts[account].pardon()
-        for key, facts in self._facts.items():
+        if account in self.accounts:
+            self.accounts[account].pardon()
+        for key, facts in self.known.items():
             if key[0] == account:
                 facts.pardon()
 

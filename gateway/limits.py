@@ -78,7 +78,7 @@ class Limiter:
             raise self._refused(rules[verdict.refused], room.later(asks, verdict, self._times.wall()))
         if any(rule.hard for rule in rules):
             decision.call = capped(decision.call, cap(decision.call, decision.order))
-        return Hold(self.shared or self.book, decision.id, asks, verdict.readings)
+        return Hold(self.book if self.shared is None else self.shared, decision.id, asks, verdict.readings)
 
     async def _shared(self, decision: Decision, asks: Sequence[Ask]) -> Verdict:
         assert self.shared is not None

@@ -68,7 +68,7 @@ class SharedBook:
     """Counts in Redis. Owns what is open and unsettled; `book` is what was last seen there, and counts without it."""
 
     def __init__(self, store: Store, book: Book, outage: Outage, clock: Callable[[], float], timeout_s: float) -> None:
-        self._store, self._book, self._outage, self._clock = store, book, outage, clock
+        self.store, self._book, self._outage, self._clock = store, book, outage, clock
         self._timeout_s, self._split = timeout_s, store.split
         self._open: dict[str, Open] = {}
         self._unsettled: dict[str, Unsettled] = {}
@@ -240,7 +240,7 @@ class SharedBook:
 
     def _ask(self, command: Command) -> "asyncio.Future[Any]":
         """The reply, or a StoreError when it takes too long."""
-        future = self._store.send(command)
+        future = self.store.send(command)
         self._asked.add(future)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._timeout_s, self._late, future, loop.time() + self._timeout_s)
@@ -298,7 +298,7 @@ class SharedBook:
         """Sends at once; the future is done when Redis has confirmed it, or fails with a StoreError."""
         if of.sent is None:
             of = self._unsettled[of.id] = of._replace(sent=self._clock())
-        replies = [self._store.send(self._settling(of, share)) for share in of.shares]
+        replies = [self.store.send(self._settling(of, share)) for share in of.shares]
         return asyncio.ensure_future(self._confirmed(of, replies))
 
     def _settled(self, told: "asyncio.Future[Any]") -> None:
@@ -310,7 +310,7 @@ class SharedBook:
         """Redis lost its counters: what is open here is reserved there again, whatever is left."""
         for id_, opened in list(self._open.items()):
             for share in opened.shares:
-                future = self._store.send(self._reserving(id_, opened, share, "1"))
+                future = self.store.send(self._reserving(id_, opened, share, "1"))
                 self._restoring.add(future)
                 future.add_done_callback(self._restored)
 
@@ -325,7 +325,7 @@ class SharedBook:
             await asyncio.sleep(pause_s * (0.5 + random.random() / 2))
             pause_s = min(pause_s * 2, PROBE_MOST_S)
             try:
-                await self._store.send(Command(f"{LIBRARY}_probe", ["arriero:probe"], []))
+                await self.store.send(Command(f"{LIBRARY}_probe", ["arriero:probe"], []))
                 settled += await self._catch_up()
             except StoreError:
                 continue
@@ -356,7 +356,7 @@ class SharedBook:
     async def start(self) -> None:
         """Loads the functions, so that no call waits for that; without Redis the gateway starts as well."""
         try:
-            await self._store.send(Command(f"{LIBRARY}_probe", ["arriero:probe"], []))
+            await self.store.send(Command(f"{LIBRARY}_probe", ["arriero:probe"], []))
         except StoreError as error:
             while not self._outage.away:
                 self._outage.failed(str(error))
@@ -366,4 +366,4 @@ class SharedBook:
         """Says what is not said yet, where there is somebody to hear it."""
         if self._recovery is not None:
             self._recovery.cancel()
-        await self._store.aclose()
+        await self.store.aclose()

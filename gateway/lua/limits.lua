@@ -224,6 +224,19 @@ local function probe(keys, args)
   return 1
 end
 
+-- A notice board: ARGV are field, rank and text of each piece of news; what has a higher rank stays. Gives all of it.
+local function exchange(keys, args)
+  for i = 1, #args, 3 do
+    local found = redis.call('HGET', keys[1], args[i])
+    if not found or tonumber(string.match(found, '^%d+')) < tonumber(args[i + 1]) then
+      redis.call('HSET', keys[1], args[i], args[i + 1] .. ' ' .. args[i + 2])
+    end
+  end
+  if #args > 0 then redis.call('EXPIRE', keys[1], 3600) end
+  return redis.call('HGETALL', keys[1])
+end
+
+redis.register_function('arriero1_exchange', exchange)
 redis.register_function('arriero1_reserve', reserve)
 redis.register_function('arriero1_settle', settle)
 redis.register_function('arriero1_probe', probe)

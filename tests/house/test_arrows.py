@@ -21,7 +21,7 @@ fleet otlp server
 otlp_wire settle
 traces
 accounts dispatch loading
-auth decisions lane lease limits relay sharing
+auth decisions gossip lane lease limits relay sharing
 issued purses room rules tenants
 keystore refusals
 ledger.gauges spend

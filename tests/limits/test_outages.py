@@ -114,9 +114,11 @@ async def test_an_outage_fails_no_call_and_loses_nothing(redis: RedisServer, hap
         await at_rest(served)
         assert await spent(redis) == tokens * NANO_A_TOKEN
         assert await held(redis) == 0
-        assert waited[len(waited) // 2] < 0.05, "nobody waits for Redis any more"
+        assert waited[len(waited) // 2] < HASTY["redis_timeout_s"], "nobody waits for Redis any more"
         for one in served:
-            assert changes(one) == ["redis_away", "redis_back"]
+            times = len(changes(one)) // 2
+            assert 1 <= times <= 4
+            assert changes(one) == ["redis_away", "redis_back"] * times, "a line for each change, and no other"
 
 
 async def at_rest_under(load: Load) -> None:
