@@ -148,11 +148,11 @@ class Slots:
 class Purse:
     """Money of one period: what is spent, and what open calls hold. A soft one only wants to be not empty yet."""
 
-    __slots__ = ("first", "floor", "hard", "held", "known", "limit", "seen", "spent")
+    __slots__ = ("began", "first", "hard", "held", "known", "limit", "seen", "settled", "spent")
 
     def __init__(self, limit: int, *, hard: bool) -> None:
         self.limit, self.hard, self.spent, self.held = limit, hard, 0, 0
-        self.first = self.floor = 0
+        self.first = self.settled = self.began = 0
         self.known = self.seen = False
 
     def remember(self, spent: int) -> None:
@@ -161,10 +161,10 @@ class Purse:
             self.known, self.first = True, spent
             self.spent += spent
 
-    def see(self, settled: int, charged: int, held: int) -> None:
-        """What others count: settled sums, which only grow, charges for calls of which nobody heard, and holds."""
+    def see(self, settled: int, charged: int, held: int, began: int) -> None:
+        """What is counted for all: settled since that counter began, charged for calls of which nobody heard, held."""
         self.spent, self.held, self.seen = settled + charged, held, True
-        self.floor = max(self.floor, settled)
+        self.settled, self.began = settled, began
 
     def wait_us(self, amount: int, now_us: int) -> int:
         left = self.limit - self.spent - self.held

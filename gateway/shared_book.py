@@ -185,22 +185,22 @@ class SharedBook:
         for rule, place in zip(share.rules, share.places, strict=True):
             amount = opened.asks[place].amount
             amount = rate_us(amount, rule.limit) if rule.kind in ("rpm", "tpm") else amount
-            arguments += [KINDS[rule.per or rule.kind], rule.limit, amount, int(rule.hard), *self._floors(rule)]
+            arguments += [KINDS[rule.per or rule.kind], rule.limit, amount, int(rule.hard), *self._known(rule)]
         return Command(f"{LIBRARY}_reserve", share.keys, arguments)
 
-    def _floors(self, rule: Rule) -> tuple[int, int]:
-        """What Redis had counted when it was last heard, and what the ledger knew when this process began."""
+    def _known(self, rule: Rule) -> tuple[int, int, int]:
+        """Which counter was last heard of, what was settled in it, and what the ledger knew when this process began."""
         if rule.kind != "budget":
-            return 0, 0
+            return 0, 0, 0
         purse = self._book.purse(rule)
-        return purse.floor, purse.first
+        return purse.began, purse.settled, purse.first
 
     def _settling(self, of: Unsettled, share: Share) -> Command:
         arguments: list[str | int] = [of.id, int(KEEP_S * 1000)]
         for rule, place in zip(share.rules, share.places, strict=True):
             actual = of.actuals[place]
             actual = rate_us(actual, rule.limit) if rule.kind in ("rpm", "tpm") else actual
-            arguments += [KINDS[rule.per or rule.kind], actual, *self._floors(rule)]
+            arguments += [KINDS[rule.per or rule.kind], actual, *self._known(rule)]
         return Command(f"{LIBRARY}_settle", share.keys, arguments)
 
     def _read(self, opened: Open, replies: Sequence[Sequence[int]]) -> Verdict:
@@ -213,7 +213,7 @@ class SharedBook:
             if worst and waits > longest:
                 refused, longest = share.places[worst - 1], waits
             for at, (rule, place) in enumerate(zip(share.rules, share.places, strict=True)):
-                lost |= self._see(rule, numbers[3 * at : 3 * at + 3]) and fresh > 0
+                lost |= self._see(rule, numbers[4 * at : 4 * at + 4]) and fresh > 0
                 readings[place] = self._reading(rule)
         if lost:
             self._restore()
@@ -288,10 +288,10 @@ class SharedBook:
     async def _confirmed(self, of: Unsettled, replies: "Sequence[asyncio.Future[Any]]") -> None:
         for share, reply in zip(of.shares, replies, strict=True):
             sums = await reply
-            for rule, key, settled in zip(share.rules, share.keys[2:], sums, strict=True):
+            for rule, key, settled, began in zip(share.rules, share.keys[2:], sums[::2], sums[1::2], strict=True):
                 if rule.kind == "budget" and key.endswith(self._name(rule)):  # of the period that is now
                     purse = self._book.purse(rule)
-                    purse.floor = max(purse.floor, settled)
+                    purse.settled, purse.began = settled, began
         self._unsettled.pop(of.id, None)
 
     def _settle_now(self, of: Unsettled) -> "asyncio.Future[None]":

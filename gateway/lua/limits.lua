@@ -3,8 +3,9 @@
 -- gateway/buckets.py and book.py. The library's name carries a version: replicas of two versions go on side by side.
 --
 -- KEYS: the open reservations (hash: id -> record), when each is due (sorted set: id, ms), then one counter per limit.
--- Rates are one number, the theoretical arrival time in microseconds. Places are {h}. Money is {m, e, h}: settled,
--- charged for calls that never said how they ended, held. m only grows, so that a floor restores it whatever was lost.
+-- Rates are one number, the theoretical arrival time in microseconds. Places are {h}. Money is {c, b, m, e, h}: when the
+-- counter began, what had been settled before that, settled since, charged for calls that never said how they ended,
+-- held. b + m only grows; after a loss b is what the best informed replica had seen of the counter before.
 -- A record is [state, [[kind, key, taken, mark], ...]]; its state is held, settled or expired.
 
 local MINUTE = 60000000
@@ -53,17 +54,34 @@ local function is_money(kind)
   return kind == 'd' or kind == 'm' or kind == 't'
 end
 
--- Raises what is settled to what a caller knows was: what was read here once, or for a counter that is not there at all
--- (then 1 comes back) what a ledger says, which may be ahead of what replicas have still to settle here.
-local function restore(kind, key, seen, ledger)
+local function settled_sum(key)
+  return field(key, 'b') + field(key, 'm')
+end
+
+-- Puts back what a caller knows was settled: `seen` of the counter that began at `known`; or, when it never saw one and
+-- there is none (then 1 comes back), what its ledger says.
+local function restore(kind, key, known, seen, ledger, now)
   if not is_money(kind) then return 0 end
-  local found = redis.call('HGET', key, 'm')
-  local floor = found and tonumber(seen) or math.max(tonumber(seen), tonumber(ledger))
-  if tonumber(found or 0) < floor then redis.call('HSET', key, 'm', text(floor)) end
-  if found then return 0 end
-  redis.call('HSETNX', key, 'm', '0')
-  if LIFE_S[kind] then redis.call('EXPIRE', key, LIFE_S[kind]) end
-  return 1
+  local began = tonumber(redis.call('HGET', key, 'c'))
+  local fresh = began and 0 or 1
+  if not began then
+    redis.call('HSET', key, 'c', text(now), 'm', '0')
+    if LIFE_S[kind] then redis.call('EXPIRE', key, LIFE_S[kind]) end
+  end
+  local base, before = field(key, 'b'), 0
+  if known == 0 then
+    before = fresh == 1 and ledger or 0
+  elseif known ~= began then
+    before = seen
+  else
+    before = base + seen - settled_sum(key) -- it went back in time: a replica took over that had not heard all
+  end
+  if before > base then redis.call('HSET', key, 'b', text(before)) end
+  return fresh
+end
+
+local function known_of(args, at)
+  return tonumber(args[at]), tonumber(args[at + 1]), tonumber(args[at + 2])
 end
 
 local function keep(keys, id, state, parts, due_ms)
@@ -111,7 +129,7 @@ end
 local function wait(kind, key, limit, amount, hard, now)
   if kind == 'r' then return math.max(0, math.max(tat(key, now), now) + amount - MINUTE - now) end
   local left = limit - field(key, 'h')
-  if is_money(kind) then left = left - field(key, 'm') - field(key, 'e') end
+  if is_money(kind) then left = left - settled_sum(key) - field(key, 'e') end
   if is_money(kind) and not hard then return left > 0 and 0 or NEVER end
   return amount <= left and 0 or NEVER
 end
@@ -128,9 +146,9 @@ local function take(kind, key, amount, now)
 end
 
 local function reading(kind, key, now)
-  if kind == 'r' then return {math.max(0, tat(key, now) - now), 0, 0} end
-  if kind == 'c' then return {field(key, 'h'), 0, 0} end
-  return {field(key, 'm'), field(key, 'e'), field(key, 'h')}
+  if kind == 'r' then return {math.max(0, tat(key, now) - now), 0, 0, 0} end
+  if kind == 'c' then return {field(key, 'h'), 0, 0, 0} end
+  return {settled_sum(key), field(key, 'e'), field(key, 'h'), field(key, 'c')}
 end
 
 -- When this store of reservations began: another time than before says that everything was lost in between.
@@ -141,7 +159,7 @@ end
 
 -- ARGV: id, life_ms, keep_ms, force, then for each counter: kind, limit, amount, hard, and what is known of it.
 -- Gives: the epoch, the counter that refused (0: none), how long it has to wait, how many counters were not there, and
--- three numbers a counter. A reservation that is there already is admitted again and takes nothing.
+-- four numbers a counter. A reservation that is there already is admitted again and takes nothing.
 local function reserve(keys, args)
   local now = clock()
   local id, life_ms, keep_ms, force = args[1], tonumber(args[2]), tonumber(args[3]), args[4] == '1'
@@ -149,15 +167,16 @@ local function reserve(keys, args)
   local worst, longest, fresh = 0, 0, 0
   local known = redis.call('HEXISTS', keys[1], id) == 1
   for i = 3, #keys do
-    local at = 6 * (i - 3) + 5
-    fresh = fresh + restore(args[at], keys[i], args[at + 4], args[at + 5])
+    local at = 7 * (i - 3) + 5
+    local began, seen, ledger = known_of(args, at + 4)
+    fresh = fresh + restore(args[at], keys[i], began, seen, ledger, now)
     local waits = wait(args[at], keys[i], tonumber(args[at + 1]), tonumber(args[at + 2]), args[at + 3] == '1', now)
     if waits > longest and not known and not force then worst, longest = i - 2, waits end
   end
   if longest == 0 and not known then
     local parts = {}
     for i = 3, #keys do
-      local at = 6 * (i - 3) + 5
+      local at = 7 * (i - 3) + 5
       local amount = tonumber(args[at + 2])
       parts[i - 2] = {args[at], keys[i], amount, take(args[at], keys[i], amount, now)}
     end
@@ -165,7 +184,7 @@ local function reserve(keys, args)
   end
   local found = {epoch(keys, now), worst, longest, fresh}
   for i = 3, #keys do
-    for _, number in ipairs(reading(args[6 * (i - 3) + 5], keys[i], now)) do found[#found + 1] = number end
+    for _, number in ipairs(reading(args[7 * (i - 3) + 5], keys[i], now)) do found[#found + 1] = number end
   end
   return found
 end
@@ -189,12 +208,14 @@ end
 local function settled_sums(keys, args)
   local found = {}
   for i = 3, #keys do
-    found[i - 2] = is_money(args[4 * (i - 3) + 3]) and field(keys[i], 'm') or 0
+    local money = is_money(args[5 * (i - 3) + 3])
+    found[#found + 1] = money and settled_sum(keys[i]) or 0
+    found[#found + 1] = money and field(keys[i], 'c') or 0
   end
   return found
 end
 
--- ARGV: id, keep_ms, then for each counter: kind, actual, and what is known of it. Gives what is settled in each counter of money now.
+-- ARGV: id, keep_ms, then for each counter: kind, actual, and what is known of it. Gives what is settled in each counter now, and when it began.
 -- A second time changes nothing. One that was never reserved here, or forgotten with everything else, is charged as it is.
 local function settle(keys, args)
   local now = clock()
@@ -202,9 +223,10 @@ local function settle(keys, args)
   local state, parts = record(keys, id)
   if state == 'settled' then return settled_sums(keys, args) end
   for i = 3, #keys do
-    local at = 4 * (i - 3) + 3
+    local at = 5 * (i - 3) + 3
     local kind, actual = args[at], tonumber(args[at + 1])
-    restore(kind, keys[i], args[at + 2], args[at + 3])
+    local began, seen, ledger = known_of(args, at + 2)
+    restore(kind, keys[i], began, seen, ledger, now)
     if parts then
       correct(state, parts[i - 2], actual, now)
     elseif kind == 'r' then

@@ -52,7 +52,9 @@ def changes(served: Served) -> list[str]:
 
 async def spent(redis: RedisServer, owner: str = "a") -> int:
     """Nano-dollars that Redis has settled for a key."""
-    return int(await redis.say("HGET", f"arriero:{{t:{owner}}}:key:{owner}:total:", "m"))
+    key = f"arriero:{{t:{owner}}}:key:{owner}:total:"
+    found = [await redis.say("HGET", key, name) for name in "bm"]
+    return sum(0 if value == b"$-1" else int(value) for value in found)
 
 
 async def held(redis: RedisServer, owner: str = "a") -> int:

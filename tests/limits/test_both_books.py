@@ -162,8 +162,9 @@ class Model(RuleBasedStateMachine):
 
     async def money(self, budget: Rule) -> dict[str, int]:
         key = f"arriero:{{t:k}}:{budget.name}:"
-        found = {name: await self.redis.say("HGET", key, name) for name in "meh"}
-        return {name: 0 if value == b"$-1" else int(value) for name, value in found.items()}
+        found = {name: await self.redis.say("HGET", key, name) for name in "bmeh"}
+        money = {name: 0 if value == b"$-1" else int(value) for name, value in found.items()}
+        return {**money, "m": money["b"] + money["m"]}
 
     @invariant()
     def the_sum_of_truths_is_the_counters(self) -> None:

@@ -74,7 +74,8 @@ async def test_sentinels_say_who_is_the_master_now(tmp_path: Path):
                 await load.more(30)
                 tokens = await load.end()
                 await at_rest(served)
-                assert await spent(second) == tokens * NANO_A_TOKEN
+                lost = tokens * NANO_A_TOKEN - await spent(second)
+                assert abs(lost) <= 4 * load.tokens * NANO_A_TOKEN, "replication is not awaited: the last may be lost"
 
 
 @contextlib.asynccontextmanager
