@@ -14,7 +14,7 @@ from typing import TypeVar
 from gateway.config import StoreConfig
 from gateway.errors import ConfigError
 from gateway.ledger import reports, rows
-from gateway.ledger.database import Database, LedgerError, connect
+from gateway.ledger.database import Away, Database, LedgerError, connect
 from gateway.ledger.journal import Journal
 from gateway.ledger.migrations import TooNew, migrate
 from gateway.ledger.place import Place, Storage, place
@@ -161,8 +161,11 @@ class Ledger:
         return journal.waiting_bytes if journal is not None else 0
 
     async def read(self, ask: Callable[[Database], T]) -> T:
-        """What the database answers, with all that ended before in it, as far as it can take that in. Raises Away."""
+        """What the database answers, with all that ended before in it, as far as it can take that in. Raises Away,
+        and does not wait for a database of which that is known."""
         self._flush_all()
+        if self.tally.database_away:
+            raise Away("the database takes nothing now")
         deadline = time.monotonic() + FLUSHED_S
         while self.tally.waiting > 0 and not self.tally.database_away and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)

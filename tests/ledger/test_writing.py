@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -97,7 +98,10 @@ async def test_while_the_database_is_away_calls_are_served_and_wait_in_the_journ
             for _ in range(20):
                 assert (await ask(served)).status == 200
             await eventually(lambda: "arriero_ledger_database_away 1.0" in served.metrics(), "never away")
-            assert tally(served).waiting >= 20
+            await eventually(lambda: tally(served).waiting >= 20, "not kept")
+            async with httpx.AsyncClient() as client:
+                refused = await client.get(f"{served.admin_url}/admin/spend")
+            assert (refused.status_code, "calls wait in the journal" in refused.text) == (503, True)
             await asyncio.to_thread(own_server.start)
             await eventually(lambda: tally(served).waiting == 0, "never written")
             ledger = served.gateway.ledger
