@@ -189,6 +189,7 @@ class Gateway:
             self._gossiping.cancel()
         if self._shared is not None:
             await self._shared.aclose()
+        self.current.parts.settlement.flush()
         await self.fleet.aclose()
         await self.issued.aclose()
         if self.ledger is not None:

@@ -8,6 +8,7 @@ import asyncio
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -48,6 +49,13 @@ class Log:
                 self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
             except RuntimeError:
                 self.flush()
+
+    def bug(self, error: Exception, **fields: object) -> None:
+        """An error that nobody expected: where, and without any of the values involved."""
+        frames = [
+            f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        self.write("bug", **fields, error=type(error).__name__, at=" ".join(frames[-6:]))
 
     def flush(self) -> None:
         """Writes what waits; a reader that is gone loses it, and nothing else happens."""

@@ -2,8 +2,11 @@
 
 Rule 1. A call is settled exactly once, however it ended.
 Rule 2. What a cloud did not say is estimated and marked; nothing is counted twice.
+Rule 3. What the client is told is reckoned at once, all else in the loop's next round with that of other calls: done
+        together it costs half, and nobody waits for it.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -55,6 +58,21 @@ class Settlement:
         self.health, self.metrics, self.wall = health, metrics, wall
         self.log, self.decisions, self.ledger, self.baseline = books
         self.traces: Traces | None = None
+        self._waiting: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+
+    def _soon(self, work: Callable[..., None], *of: object) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._waiting.append((work, of))
+
+    def flush(self) -> None:
+        """Does all that waits; what fails of one call leaves the others alone."""
+        waiting, self._waiting = self._waiting, []
+        for work, of in waiting:
+            try:
+                work(*of)
+            except Exception as error:  # noqa: BLE001  (a bug of ours: the answer stands)
+                self.log.bug(error)
 
     def begin(self, decision: Decision) -> None:
         """The call was decided: from now on the ledger knows of it, even if this process dies."""
@@ -64,21 +82,14 @@ class Settlement:
     def attempt(self, call: Call, opened: Opened, now: float, *, whole: bool) -> Usage:
         """Closes the attempt that won: what it used and cost, what was learned of its speed. `whole` is False when the
         client left or the stream broke; its speed up to there still counts, its length does not."""
-        usage = _usage(call, opened)
-        lane, attempt = opened.lane, opened.attempt
+        usage, attempt = _usage(call, opened), opened.attempt
         attempt.ended = now
-        lane.charge(attempt, usage, charges.nano(opened.candidate, usage), self.wall())
-        lane.facts.used(usage.prompt_tokens, usage.output_tokens, now)
-        lane.bound.input.observe(usage.prompt_tokens)
-        lane.bound.output.observe(usage.output_tokens)
+        attempt.outcome = "ok" if whole else "client_gone"
         fault = opened.stream.fault if opened.stream else None
         if fault is not None:
             self._broke(opened, fault, now)
-        else:
-            attempt.outcome = "ok" if whole else "client_gone"
-            lane.facts.succeeded(now)
-        self._learn(call, opened, usage, now, whole=whole and fault is None)
-        lane.bound.attempts[attempt.outcome].inc()
+        opened.lane.charge(attempt, usage, charges.nano(opened.candidate, usage), self.wall())
+        self._soon(self._learn, call, opened, usage, whole and fault is None)
         return usage
 
     def _broke(self, opened: Opened, fault: UpstreamError, now: float) -> None:
@@ -87,17 +98,25 @@ class Settlement:
         if outcome.counts and fault.kind != "total_timeout":  # it was still answering when the call's time was over
             opened.lane.facts.failed(outcome, None, now)
 
-    def _learn(self, call: Call, opened: Opened, usage: Usage, now: float, *, whole: bool) -> None:
+    def _learn(self, call: Call, opened: Opened, usage: Usage, whole: bool) -> None:
         """Speed from successes only; for streams the first token counts however the stream ended."""
-        attempt = opened.attempt
+        lane, attempt = opened.lane, opened.attempt
+        now = attempt.ended or attempt.began
+        bound = lane.bound
+        bound.attempts[attempt.outcome].inc()
+        bound.input.observe(usage.prompt_tokens)
+        bound.output.observe(usage.output_tokens)
+        lane.facts.used(usage.prompt_tokens, usage.output_tokens, now)
+        if opened.stream is None or opened.stream.fault is None:
+            lane.facts.succeeded(now)
         ttft_s = (attempt.first_byte or now) - attempt.began
-        opened.lane.bound.ttft.observe(ttft_s)
+        bound.ttft.observe(ttft_s)
         tokens = usage.output_tokens
         if call.stream:
             tpot_s = (now - (attempt.first_byte or now)) / (tokens - 1) if whole and tokens > 1 else None
         else:
             tpot_s = ttft_s / tokens if tokens else None
-        opened.lane.facts.learn_speed(call.stream, ttft_s, tpot_s, now)
+        lane.facts.learn_speed(call.stream, ttft_s, tpot_s, now)
         if whole and tokens:
             self.health.learn_length(call.route, call.tenant.name, tokens // call.choices)
 
@@ -108,6 +127,17 @@ class Settlement:
             if attempt.ended is None:  # the client left while it was under way
                 attempt.outcome, attempt.ended = "client_gone", now
                 self.metrics.attempts.labels(call.route, attempt.deployment, "client_gone").inc()
+        self._soon(self._close, decision, opened, usage, ended, (began, now))
+
+    def _close(
+        self,
+        decision: Decision,
+        opened: Opened | None,
+        usage: Usage | None,
+        ended: Ended,
+        times: tuple[float, float],
+    ) -> None:
+        call, (began, now) = decision.call, times
         seconds = now - began
         status = STATUSES.get(ended.status, "other")
         self.metrics.requests.labels(call.route, call.tenant.name, status).inc()

@@ -8,7 +8,6 @@ Rule 3. A client that left (our task is cancelled) gets no further attempt; a ca
 
 import asyncio
 import hashlib
-import traceback
 from typing import cast
 
 from starlette.types import Message, Receive, Scope, Send
@@ -253,10 +252,7 @@ class Exchange:
 
     async def _failed(self, error: Exception) -> Ended:
         """A bug of ours: said without any of the values involved."""
-        frames = [
-            f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
-        ]
-        self.parts.settlement.log.write("bug", id=self.id, error=type(error).__name__, at=" ".join(frames[-6:]))
+        self.parts.settlement.log.bug(error, id=self.id)
         if self.started:
             if not self.ended:
                 await self._close_stream(relay.incomplete("The gateway failed."), whole=False)
