@@ -46,8 +46,13 @@ class Served:
         self.base_url = f"{self.url}/v1"
         self.admin_url = f"http://127.0.0.1:{found.admin_port}"
 
+    def settled(self) -> None:
+        """All that was left for the loop's next round is done."""
+        self.gateway.current.parts.settlement.flush()
+
     def log(self) -> list[dict[str, Any]]:
         """The records written so far."""
+        self.settled()
         self.gateway.log.flush()
         return [json.loads(line) for line in self._log.getvalue().splitlines()]
 
@@ -57,10 +62,12 @@ class Served:
 
     def decisions(self) -> list[Kept]:
         """The decisions kept so far, the latest first."""
+        self.settled()
         return self.gateway.decisions.latest(1_000_000)
 
     def metrics(self) -> str:
         """What Prometheus would read."""
+        self.settled()
         return self.gateway.metrics.text().decode()
 
     def leases(self) -> dict[str, int]:
