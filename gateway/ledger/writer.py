@@ -207,6 +207,7 @@ class Writer:
                 insert(database, part)
             except Rejected:
                 rejected = insert_each(database, part, self._set_aside)
+            self._database_away(False)  # before the count says that it is written
             self.tally.rejected += rejected
             if ours:
                 self.tally.done += len(part)

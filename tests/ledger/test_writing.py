@@ -107,8 +107,7 @@ async def test_while_the_database_is_away_calls_are_served_and_wait_in_the_journ
             ledger = served.gateway.ledger
             assert ledger is not None
             assert await ledger.read(count) == 21
-            states = [record["state"] for record in served.log() if record["event"] == "ledger"]
-            assert states == ["away", "ok"]
+            await eventually(lambda: states(served) == ["away", "ok"], "said: {}", lambda: states(served))
             assert "arriero_ledger_database_away 0.0" in served.metrics()
 
 
@@ -132,6 +131,10 @@ async def test_a_database_that_hangs_keeps_no_call_from_the_journal(
                 own_server.children(signal.SIGCONT)
                 own_server.send(signal.SIGCONT)
             await eventually(lambda: tally(served).waiting == 0, "never written")
+
+
+def states(served: Served) -> list[str]:
+    return [record["state"] for record in served.log() if record["event"] == "ledger"]
 
 
 def tally(served: Served) -> Any:
