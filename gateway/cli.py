@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway import bookkeeping, environment, loading, remote_keys, yaml_file
+from gateway import bookkeeping, environment, loading, remote_keys, workers, yaml_file
 from gateway.app import Gateway
 from gateway.catalog import Catalog, table, to_json
 from gateway.check import warnings
@@ -186,27 +186,29 @@ def _sandbox_box() -> Iterator[str]:
 
 
 def _serve(arguments: Arguments) -> int:
-    if arguments.workers != 1:
-        raise ConfigError(
-            "--workers", "more than one worker needs shared state, which this version does not offer: run replicas"
-        )
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until somebody can tell what it asks for
     listen = Listen(arguments.host, arguments.port, arguments.admin_host, arguments.admin_port)
     with _configured(arguments.config) as origin:
+        if arguments.workers == 1:
+            return _run(lambda: _served(origin, listen, 0))
+        workers.check(origin.config, arguments.workers)
+        return workers.Workers(listen, arguments.workers, lambda at, n: _run(lambda: _served(origin, at, n))).run()
 
-        async def run() -> int:
-            kept = storage(os.environ.get("ARRIERO_DATA"), lasting=origin.file is not None)
-            with loading.naming(origin.text):
-                gateway = Gateway(origin.config, storage=kept)
 
-            notes = [*origin.notes, *([kept.note] if kept.note and origin.config.store.ledger is None else [])]
+async def _served(origin: Origin, listen: Listen, worker: int) -> int:
+    """One gateway, to its end; of several the first shows the screen."""
+    kept = storage(os.environ.get("ARRIERO_DATA"), lasting=origin.file is not None)
+    with loading.naming(origin.text):
+        gateway = Gateway(origin.config, storage=kept)
 
-            def shown(found: Running) -> str:
-                return screen(gateway, found, listen.host, origin.text, notes)
+    notes = [*origin.notes, *([kept.note] if kept.note and origin.config.store.ledger is None else [])]
 
-            return await serve(gateway, listen, say, shown, origin.file)
+    def shown(found: Running) -> str:
+        if worker:
+            return f"worker {worker} is ready, admin on port {found.admin_port}"
+        return screen(gateway, found, listen.host, origin.text, notes)
 
-        return _run(run)
+    return await serve(gateway, listen, say, shown, origin.file)
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, int]]) -> int:

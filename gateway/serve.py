@@ -27,15 +27,16 @@ CUT_S = 2.0
 
 
 class Listen(Frozen, frozen=True):
-    """Where to listen; a port of 0 lets the system choose."""
+    """Where to listen; a port of 0 lets the system choose. `shared`: with other processes on the same public port."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     admin_host: str = "127.0.0.1"
     admin_port: int = 8081
+    shared: bool = False
 
 
-def bind(host: str, port: int, flag: str) -> socket.socket:
+def bind(host: str, port: int, flag: str, *, shared: bool = False) -> socket.socket:
     """A listening socket. Raises ConfigError that says what stands in the way."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -43,6 +44,8 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
         raise ConfigError(f"--{flag}host", f"'{host}' is not an address of this machine") from error
     sock = socket.socket(family, kind, proto)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind(address)
     except OSError as error:
@@ -124,7 +127,7 @@ async def running(gateway: Gateway, listen: Listen) -> AsyncIterator[Running]:
     check_exposure(gateway.current.parts, listen)
     gateway.admin.state.exposed = not loopback(listen.admin_host)
     gateway.issued.exposed = not loopback(listen.host)
-    sockets = [bind(listen.host, listen.port, "")]
+    sockets = [bind(listen.host, listen.port, "", shared=listen.shared)]
     with contextlib.ExitStack() as opened:
         opened.callback(sockets[0].close)
         sockets.append(bind(listen.admin_host, listen.admin_port, "admin-"))

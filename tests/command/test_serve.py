@@ -131,7 +131,7 @@ def test_without_anything_it_runs_on_the_sandbox_and_says_so(tmp_path: Path):
         ("serve --port http", {}, "argument --port: 'http' is not a port (0 to 65535)"),
         ("serve", {"ARRIERO_PORT": "99999"}, "arriero: ARRIERO_PORT: '99999' is not a port (0 to 65535)"),
         ("serve", {"ARRIERO_ADMIN_PORT": "x"}, "arriero: ARRIERO_ADMIN_PORT: 'x' is not a port (0 to 65535)"),
-        ("serve --workers 4", {}, "arriero: --workers: more than one worker needs shared state"),
+        ("serve --workers 4", {}, "arriero: --workers: 4 workers share limits"),
         ("serve --config no.yaml", {}, "arriero: no.yaml: cannot be read: No such file or directory"),
         ("serve", {"ARRIERO_CONFIG": "no.yaml"}, "arriero: no.yaml: cannot be read: No such file or directory"),
         ("serve", {"VLLM_URL": "ftp://x", "VLLM_MODEL": "m"}, "environment (vllm): providers.vllm: 'url' must be http"),

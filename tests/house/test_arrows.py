@@ -9,7 +9,7 @@ from tests.house.sources import imports, modules, ours
 LAYERS = """
 cli
 bookkeeping remote_keys
-check environment remote schema screen
+check environment remote schema screen workers
 serve
 reload
 app
