@@ -8,6 +8,7 @@ from bench.rounds import Run
 from bench.translated import Translation
 
 SUBJECT = "Arriero"
+SUBJECTS = (SUBJECT, "Arriero-no-ledger")
 BASE = "nginx"
 
 
@@ -50,8 +51,8 @@ def report(run: Run, conditions: Conditions, translation: Translation | None) ->
     """The whole of RESULTS.md."""
     names = [contender.name for contender in run.chosen]
     parts = ["# Results of the bench", _conditions(run, conditions), _figures(run, names)]
-    if SUBJECT in names and len(names) > 1:
-        parts.append(_ratios(run, [name for name in names if name != SUBJECT]))
+    peers = [name for name in names if name not in SUBJECTS]
+    parts += [_ratios(run, subject, peers) for subject in SUBJECTS if subject in names and peers]
     if translation is not None:
         parts.append(_translated(translation))
     parts.append(_reading(run))
@@ -90,14 +91,14 @@ def _written(run: Run, name: str, column: Column) -> str:
     return f"{text} ({form.format(low)} to {form.format(high)})"
 
 
-def _ratios(run: Run, peers: Sequence[str]) -> str:
+def _ratios(run: Run, subject: str, peers: Sequence[str]) -> str:
     """The subject by each peer. Of medians, never differences of percentiles but for one connection's p50."""
     chosen = [c for c in COLUMNS if c.figure in ("plain_rate", "plain_cpu_us", "large_rate", "stream_event_us")]
-    heads = [f"{SUBJECT} by", *(column.heading for column in chosen), "c=1 p50, us more", "c=1 p99, us more"]
+    heads = [f"{subject} by", *(column.heading for column in chosen), "c=1 p50, us more", "c=1 p99, us more"]
     rows = []
     for peer in peers:
-        ratios = [run.median(SUBJECT, c.figure) / max(run.median(peer, c.figure), 1e-9) for c in chosen]
-        more = [run.median(SUBJECT, f) - run.median(peer, f) for f in ("single_p50_us", "single_p99_us")]
+        ratios = [run.median(subject, c.figure) / max(run.median(peer, c.figure), 1e-9) for c in chosen]
+        more = [run.median(subject, f) - run.median(peer, f) for f in ("single_p50_us", "single_p99_us")]
         rows.append([peer, *(f"{ratio:.2f} x" for ratio in ratios), *(f"{us:+.0f}" for us in more)])
     return _table(heads, rows)
 

@@ -2,7 +2,9 @@
 
 The clouds are the sandbox's, which check every signature; their own speed does not count, only the gateway's CPU."""
 
+import contextlib
 import json
+import socket
 import statistics
 import subprocess
 import time
@@ -26,6 +28,7 @@ TRANSLATED = ("bedrock", "oci")
 CONNECTIONS = 8
 STREAMS = 50
 EVENT_EVERY_S = 0.02
+PORTS = 16
 BODY_BYTES = 1024
 
 
@@ -48,7 +51,7 @@ def measure(
     arriero: str, cores: Cores, folder: Path, plan: tuple[int, float], say: Callable[[str], None]
 ) -> Translation:
     """Every cloud in turn, in so many rounds of so many seconds. Raises RuntimeError when a call fails."""
-    control, port = free_port(), free_port()
+    control, port = _free_block(PORTS), free_port()
     config = folder / "translated.yaml"
     with Process(
         [arriero, "sandbox", "--port", str(control)], cores.others, folder / "sandbox.log", plain_env()
@@ -83,6 +86,16 @@ def _rounds(
     return calls, events
 
 
+def _free_block(size: int) -> int:
+    """The first of so many ports in a row that nobody listens on: the sandbox's clouds follow its control port."""
+    while True:
+        first = free_port()
+        with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
+            for port in range(first, first + size):
+                opened.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
 def _body(cloud: str) -> bytes:
     return json.dumps(json.loads(chat_body(BODY_BYTES)) | {"model": cloud}, separators=(",", ":")).encode()
 
@@ -100,7 +113,9 @@ def _config(arriero: str, control: int) -> str:
     if lacking:
         raise RuntimeError(f"the sandbox has no {WEIGHTS} at {', '.join(lacking)}")
     providers = {cloud: demo["providers"][cloud] for cloud in routes}
-    return yaml.safe_dump({"providers": providers, "routes": routes, "keys": [{"name": "bench", "key": KEY}]})
+    store = {"ledger": "sqlite:///:memory:"}
+    keys = [{"name": "bench", "key": KEY}]
+    return yaml.safe_dump({"providers": providers, "routes": routes, "keys": keys, "store": store})
 
 
 def _until_up(control: int, box: Process) -> None:

@@ -29,7 +29,7 @@ class Keyring:
     def __init__(self, config: Config, issued: Issued, wall: Callable[[], float] = time.time) -> None:
         self._issued, self._wall = issued, wall
         self._allow_anonymous = config.server.allow_anonymous
-        self._names_store = config.store.ledger is not None
+        self._names_store = config.store.url(None) is not None
         self._made: dict[str, tuple[Issue, Tenant | None]] = {}
         self._teams = tenants.by_name(config.teams)
         self._pepper = secrets.token_bytes(32)

@@ -80,8 +80,10 @@ def _offline(arguments: argparse.Namespace, read: Callable[[Database], T], unrea
     if not file.exists():
         raise ConfigError("", f"{unreachable}; and there is no {file} that names a ledger") from unreachable
     store, kept = loading.read(file).store, storage(os.environ.get("ARRIERO_DATA"), lasting=True)
-    url = store.ledger.reveal() if store.ledger is not None else kept.usual
-    at = place(url or "", kept.folder)
+    url = store.url(kept.usual)
+    if url is None:
+        raise ConfigError("store.ledger", f"{file} keeps no ledger")
+    at = place(url, kept.folder)
     if at.in_memory or (at.kind == "sqlite" and not Path(at.address).exists()):
         raise ArrieroError(f"{unreachable}; and there is no ledger at {at.shown}") from unreachable
     say(f"no gateway answers at {arguments.admin_url}: read from {at.shown}")

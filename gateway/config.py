@@ -196,7 +196,7 @@ PEPPER_LETTERS = 32
 
 
 class StoreConfig(Section, frozen=True, kw_only=True):
-    """Where state lives. `ledger`: a SQLite file or a PostgreSQL database; `keep_days`: how long its rows are
+    """Where state lives. `ledger`: a SQLite file, a PostgreSQL database, or `none`; `keep_days`: how long its rows are
     kept, null for ever. `peppers`: with what run-time keys are digested there, and perhaps what was used before.
     `redis`: what replicas share; a call waits for it `redis_timeout_s` at most."""
 
@@ -212,13 +212,18 @@ class StoreConfig(Section, frozen=True, kw_only=True):
                 redis_url.place(self.redis.reveal())
             except ValueError as error:
                 raise ValueError(f"'redis' {error}") from error
-        if self.ledger is not None:
+        if self.url(None) is not None:
             try:
-                place(self.ledger.reveal(), Path())
+                place(self.url(None) or "", Path())
             except ValueError as error:
                 raise ValueError(f"'ledger' {error}") from error
         if any(len(pepper.reveal()) < PEPPER_LETTERS for pepper in self.peppers):
             raise ValueError(f"'peppers' must have {PEPPER_LETTERS} letters or more each, best random ones")
+
+    def url(self, usual: str | None) -> str | None:
+        """The ledger's: as named, else the usual one; None where there is to be no ledger."""
+        url = self.ledger.reveal() if self.ledger is not None else usual
+        return None if url == "none" else url
 
 
 class TelemetryConfig(Section, frozen=True, kw_only=True):

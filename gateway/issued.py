@@ -257,7 +257,7 @@ def _digests(issues: Collection[Issue]) -> Mapping[str, tuple[Issue, float]]:
 
 def issued_keys(store: StoreConfig, storage: Storage, log: Log, wall: Callable[[], float]) -> Issued:
     """The run-time keys in the ledger's database; none where there is no ledger."""
-    url = store.ledger.reveal() if store.ledger is not None else storage.usual
+    url = store.url(storage.usual)
     if url is None:
         return Issued(None, log, wall)
     where = place(url, storage.folder)

@@ -11,7 +11,8 @@ from bench.contenders.nginx import Nginx
 
 def contenders(root: Path, binaries: Mapping[str, str]) -> list[Contender]:
     """Every contender; `binaries` replaces programs by the contender's name. Raises ValueError for an unknown name."""
-    found: list[Contender] = [Nginx(), Envoy(root / ".cache" / "bench" / "envoy"), Arriero(root)]
+    ours = [Arriero(root), Arriero(root, "Arriero-no-ledger", "none")]
+    found: list[Contender] = [Nginx(), Envoy(root / ".cache" / "bench" / "envoy"), *ours]
     unknown = sorted(binaries.keys() - {contender.name for contender in found})
     if unknown:
         raise ValueError(f"no contender is called {', '.join(unknown)}")

@@ -15,11 +15,11 @@ OTHER_KEYS = 50
 class Arriero:
     """This checkout, by the `arriero` beside the running Python; another one by path."""
 
-    name = "Arriero"
-    about = f"key, {DEPLOYMENTS} deployments through 5 policies, metrics, decision record, access line to a file"
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, name: str = "Arriero", ledger: str = "SQLite") -> None:
+        self.name, self._root, self._ledger = name, root, ledger
+        self.about = (
+            f"key, {DEPLOYMENTS} deployments through 5 policies, metrics, decisions, access lines, ledger: {ledger}"
+        )
         self.binary = str(Path(sys.executable).with_name("arriero"))
 
     def prepare(self) -> str:
@@ -31,9 +31,14 @@ class Arriero:
 
     def command(self, place: Place) -> Sequence[str]:
         config = place.folder / "arriero.yaml"
-        config.write_text(json.dumps(document(place.upstream_port)))  # JSON is YAML
+        config.write_text(
+            json.dumps(document(place.upstream_port) | {"store": {"ledger": self._url(place)}})
+        )  # JSON is YAML
         ports = ["--port", str(place.port), "--admin-port", str(place.spare_port)]
         return [self.binary, "serve", "--config", str(config), *ports]
+
+    def _url(self, place: Place) -> str:
+        return "none" if self._ledger == "none" else f"sqlite:///{place.folder}/arriero.db"
 
 
 def document(upstream_port: int) -> dict[str, object]:

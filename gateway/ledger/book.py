@@ -37,7 +37,7 @@ def opened(
     store: StoreConfig, storage: Storage, log: Log, clock: Callable[[], float], wall: Callable[[], float]
 ) -> "Ledger | None":
     """The ledger that a config names, or else the usual one of this kind of run; None where there is none."""
-    url = store.ledger.reveal() if store.ledger is not None else storage.usual
+    url = store.url(storage.usual)
     if url is None:
         return None
     return Ledger(place(url, storage.folder), log, keep_days=store.keep_days, clock=clock, wall=wall)

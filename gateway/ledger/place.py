@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-FORMS = "sqlite:///file.db (relative), sqlite:////folder/file.db, sqlite:///:memory: or postgresql://user:password@host/name"
+FORMS = (
+    "sqlite:///file.db (relative), sqlite:////folder/file.db, sqlite:///:memory:, "
+    "postgresql://user:password@host/name or none"
+)
 JOURNAL = "arriero.journal"
 USUAL = "sqlite:///arriero.db"
 MEMORY = "sqlite:///:memory:"

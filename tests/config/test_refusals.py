@@ -141,8 +141,8 @@ SECTIONS = [
     (section("store: {keep_days: 0}"), "store.keep_days: must be at least 1, not 0"),
     (
         section("store: {ledger: 'mysql://u:p@h/d'}"),
-        "store: 'ledger' must be sqlite:///file.db (relative), sqlite:////folder/file.db, sqlite:///:memory: or "
-        "postgresql://user:password@host/name",
+        "store: 'ledger' must be sqlite:///file.db (relative), sqlite:////folder/file.db, sqlite:///:memory:, "
+        "postgresql://user:password@host/name or none",
     ),
     (section("admin: {token: t}"), "admin.token: unknown word 'token'; did you mean 'tokens'?"),
     (section("admin: {tokens: [{name: a}]}"), "admin.tokens[0]: 'token' is missing"),

@@ -87,6 +87,16 @@ async def done(condition: Callable[[], object]) -> None:
     await eventually(lambda: bool(condition()), "it never came to that")
 
 
+async def test_without_a_ledger_nothing_is_written_down(tmp_path: Path) -> None:
+    async with upstream(works) as cloud:
+        document = config({"r": route(PRICED)}, a=cloud.url) | {"store": {"ledger": "none"}}
+        async with serving(document, storage=Storage(tmp_path, "sqlite:///arriero.db")) as served:
+            assert (await ask(served)).status == 200
+            async with httpx.AsyncClient() as client:
+                assert (await client.get(f"{served.admin_url}/admin/spend")).status_code == 404
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  (at rest: nothing else runs)
+
+
 async def test_while_the_database_is_away_calls_are_served_and_wait_in_the_journal(
     own_server: postgres.Postgres, tmp_path: Path
 ) -> None:
