@@ -94,7 +94,7 @@ async def test_without_a_ledger_nothing_is_written_down(tmp_path: Path) -> None:
             assert (await ask(served)).status == 200
             async with httpx.AsyncClient() as client:
                 assert (await client.get(f"{served.admin_url}/admin/spend")).status_code == 404
-    assert os.listdir(tmp_path) == []  # noqa: PTH208  (at rest: nothing else runs)
+    assert os.listdir(tmp_path) == []
 
 
 async def test_while_the_database_is_away_calls_are_served_and_wait_in_the_journal(
