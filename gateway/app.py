@@ -9,7 +9,6 @@ from starlette.routing import Route
 
 from gateway.accounts import Accounts
 from gateway.auth import Keyring
-from gateway.book import Book
 from gateway.catalog import Catalog
 from gateway.config import Config
 from gateway.decisions import Decisions
@@ -20,23 +19,24 @@ from gateway.endpoints.inference import Inference
 from gateway.endpoints.models import Models
 from gateway.fleet import Fleet, Lasting
 from gateway.front import Front, application
-from gateway.gossip import Gossip
 from gateway.health import Health
-from gateway.issued import issued_keys
+from gateway.keys.issued import issued_keys
 from gateway.ledger.book import opened
 from gateway.ledger.gauges import Writing
 from gateway.ledger.place import NOTHING_USUAL, Storage
-from gateway.limits import Limiter, Times
+from gateway.limits.book import Book
+from gateway.limits.gossip import Gossip
+from gateway.limits.limiter import Limiter, Times
+from gateway.limits.purses import Budgets
+from gateway.limits.rules import Rulebook
+from gateway.limits.sharing import shared_book
 from gateway.live import Live
 from gateway.log import Log
 from gateway.metrics import Deployments, Metrics, labels_of
-from gateway.otlp import Telemetry
 from gateway.parts import Current, Parts
-from gateway.purses import Budgets
-from gateway.rules import Rulebook
 from gateway.settle import Books, Settlement
-from gateway.sharing import shared_book
-from gateway.traces import Traces
+from gateway.telemetry.otlp import Telemetry
+from gateway.telemetry.traces import Traces
 from gateway.types import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = ("chat/completions", "completions", "embeddings")

@@ -13,8 +13,8 @@ import msgspec
 from gateway import tenants
 from gateway.config import Config, KeyGrant
 from gateway.errors import ClientError, ConfigError
-from gateway.issued import Issued
-from gateway.keystore import Issue
+from gateway.keys.issued import Issued
+from gateway.keys.keystore import Issue
 from gateway.types import Tenant
 
 ANONYMOUS = Tenant("anonymous", id="anonymous")

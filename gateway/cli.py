@@ -15,18 +15,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway import bookkeeping, environment, loading, remote_keys, workers, yaml_file
+from gateway import environment, loading, workers, yaml_file
 from gateway.app import Gateway
 from gateway.catalog import Catalog, table, to_json
-from gateway.check import warnings
+from gateway.commands import bookkeeping, remote_keys
+from gateway.commands.check import warnings
+from gateway.commands.remote import explain
+from gateway.commands.screen import screen
 from gateway.config import Config
 from gateway.errors import ArrieroError, ConfigError
 from gateway.ledger.place import storage
 from gateway.refusals import unknown
 from gateway.reload import ConfigFile
-from gateway.remote import explain
 from gateway.schema import schema
-from gateway.screen import screen
 from gateway.serve import Listen, Running, say, serve
 
 Arguments = argparse.Namespace

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gateway import redis_url
 from gateway.account import URL_PATTERN, Account, Count, Section
-from gateway.allowance import BudgetConfig, LimitsConfig, RateConfig, moment
 from gateway.ledger.place import place
+from gateway.limits import redis_url
+from gateway.limits.allowance import BudgetConfig, LimitsConfig, RateConfig, moment
 from gateway.prices import check_price, list_price, usd_to_nano
 from gateway.secret import Secret
 from gateway.types import Price

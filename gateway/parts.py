@@ -5,7 +5,7 @@ from typing import NamedTuple
 from gateway.auth import Keyring
 from gateway.dispatch import Dispatcher
 from gateway.fleet import Fleet
-from gateway.limits import Limiter
+from gateway.limits.limiter import Limiter
 from gateway.live import Live
 from gateway.settle import Settlement
 

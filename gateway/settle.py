@@ -24,7 +24,7 @@ from gateway.metrics import STATUSES, Metrics
 from gateway.outcome import judge
 from gateway.prices import usd
 from gateway.router import Attempt, Decision
-from gateway.traces import OPERATIONS, Traced, Traces
+from gateway.telemetry.traces import OPERATIONS, Traced, Traces
 from gateway.types import Call, Usage
 
 

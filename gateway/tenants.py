@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from gateway.allowance import moment
 from gateway.config import Grant, KeyGrant, TeamConfig
 from gateway.errors import ConfigError
+from gateway.limits.allowance import moment
 from gateway.refusals import unknown
 from gateway.types import Tenant
 

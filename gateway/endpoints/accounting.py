@@ -6,11 +6,11 @@ from typing import Annotated, Literal, TypeVar
 from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import JSONResponse
 
+from gateway.commands.spend import savings_found, spend_found
 from gateway.endpoints.guard import Guard
 from gateway.ledger import reports
 from gateway.ledger.book import Ledger
 from gateway.ledger.database import Database, LedgerError
-from gateway.spend import savings_found, spend_found
 
 T = TypeVar("T")
 Moment = Annotated[str | None, Query(max_length=40)]

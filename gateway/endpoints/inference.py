@@ -17,7 +17,7 @@ from gateway.dispatch import Opened
 from gateway.endpoints import http
 from gateway.errors import Answerable, ClientError, ServiceError
 from gateway.lane import Route
-from gateway.limits import Hold
+from gateway.limits.limiter import Hold
 from gateway.live import Task
 from gateway.parts import Current, Parts
 from gateway.peek import Peeked, peek

@@ -15,13 +15,13 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
 
 from gateway import loading, tenants
-from gateway.allowance import moment
 from gateway.config import Config, KeyConfig, KeyGrant
 from gateway.endpoints import http
 from gateway.endpoints.guard import Admin, Guard
 from gateway.errors import Answerable, ClientError, ConfigError
-from gateway.issued import Issued
-from gateway.keystore import Issue
+from gateway.keys.issued import Issued
+from gateway.keys.keystore import Issue
+from gateway.limits.allowance import moment
 from gateway.log import Log
 from gateway.parts import Current
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import loading, plugins, redis_url
+from gateway import loading, plugins
 from gateway.app import Gateway
 from gateway.errors import ConfigError
+from gateway.limits import redis_url
 from gateway.log import Log
 
 ACCOUNT = "providers: {a: {type: openai, url: http://127.0.0.1:1/v1}}\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.keyformat import is_key
+from gateway.keys.keyformat import is_key
 from tests import process
 
 CONFIG = """

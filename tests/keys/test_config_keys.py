@@ -8,7 +8,7 @@ from gateway import tenants
 from gateway.auth import ANONYMOUS, Keyring, allows, authorize
 from gateway.config import KeyConfig
 from gateway.errors import ClientError, ConfigError
-from gateway.issued import Issued
+from gateway.keys.issued import Issued
 from gateway.loading import build, decode
 from gateway.log import Log
 from gateway.types import Budget, Limits, Tenant

@@ -15,13 +15,13 @@ import pytest
 
 from gateway.auth import Keyring
 from gateway.errors import ClientError
-from gateway.issued import Issued, Source
-from gateway.keyformat import ALPHABET, key_of, new_key
-from gateway.keystore import Issue, KeyStore
+from gateway.keys.issued import Issued, Source
+from gateway.keys.keyformat import ALPHABET, key_of, new_key
+from gateway.keys.keystore import Issue, KeyStore
+from gateway.keys.pepper import Pepper
 from gateway.ledger.place import place
 from gateway.loading import build
 from gateway.log import Log
-from gateway.pepper import Pepper
 from gateway.types import Tenant
 from tests.keys.test_config_keys import ROUTED
 

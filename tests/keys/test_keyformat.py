@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.keyformat import ALPHABET, PATTERN, is_key, new_key
+from gateway.keys.keyformat import ALPHABET, PATTERN, is_key, new_key
 
 
 def test_a_new_key_has_the_form_that_secret_scanners_are_told() -> None:

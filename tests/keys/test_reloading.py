@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway import loading
-from gateway.check import warnings
+from gateway.commands.check import warnings
 from gateway.errors import ConfigError
 from tests.harness import eventually
 from tests.keys.stage import admin, call, made, stage

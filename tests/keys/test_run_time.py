@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.keyformat import is_key, new_key
+from gateway.keys.keyformat import is_key, new_key
 from tests import postgres
 from tests.harness import Clock, ask, chat, eventually
 from tests.keys.stage import PEPPER, admin, call, files, made, stage, until

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from gateway.cli import main
+from gateway.commands.spend import savings_text, spend_text, to_csv
 from gateway.ledger.place import MEMORY, Storage
 from gateway.ledger.reports import DAY_MS, Period, period
-from gateway.spend import savings_text, spend_text, to_csv
 from tests.harness import Connection, Served, ask, chat, config, json_answer, route, serving, upstream
 
 NOW_S = 1_795_000_000.0  # 2026-11-18

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from gateway.book import Ask, Book
-from gateway.buckets import MINUTE_US, Rate, Rule, rate_us
+from gateway.limits.book import Ask, Book
+from gateway.limits.buckets import MINUTE_US, Rate, Rule, rate_us
+from gateway.limits.outage import Outage
+from gateway.limits.redis_url import place
+from gateway.limits.shared_book import SharedBook
+from gateway.limits.store import Store
+from gateway.limits.wires import wire
 from gateway.log import Log
-from gateway.outage import Outage
-from gateway.redis_url import place
-from gateway.shared_book import SharedBook
-from gateway.store import Store
 from gateway.tally import Count
-from gateway.wires import wire
 from tests.harness import Clock, eventually
 from tests.redis_server import RedisServer, redis_server
 

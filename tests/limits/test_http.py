@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gateway import loading
+from gateway.limits.rules import NO_RULES
 from gateway.outcome import go_duration_s
-from gateway.rules import NO_RULES
 from tests.harness import Clock, caller, chat, eventually, json_answer, request
 from tests.harness import Connection as Peer
 from tests.limits.stage import Gate, answering, call, limited, stage

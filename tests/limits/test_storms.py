@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.redis_url import place
-from gateway.store import Command, Store
-from gateway.wires import wire
+from gateway.limits.redis_url import place
+from gateway.limits.store import Command, Store
+from gateway.limits.wires import wire
 from tests.harness import caller, chat, request
 from tests.limits.replicas import HASTY, NANO_A_TOKEN, SOFT, Load, at_rest, held, replicas, spent
 from tests.limits.stage import Gate, answering

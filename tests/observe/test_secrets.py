@@ -8,9 +8,9 @@ import pytest
 
 from gateway import loading
 from gateway.app import Gateway
+from gateway.commands.screen import screen
 from gateway.errors import ConfigError
 from gateway.explain import text
-from gateway.screen import screen
 from gateway.serve import Listen, running
 from sandbox.run import Sandbox
 from tests.harness import Served, ask, chat, serving

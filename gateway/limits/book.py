@@ -7,7 +7,7 @@ Rule 2. A call is counted in the period in which it was reserved, however long i
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.buckets import DAY_S, Bucket, Purse, Rate, Rule, Slots, period
+from gateway.limits.buckets import DAY_S, Bucket, Purse, Rate, Rule, Slots, period
 
 
 class Ask(NamedTuple):

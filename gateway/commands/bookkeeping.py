@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from gateway import loading
+from gateway.commands.remote import Unreachable, ask
+from gateway.commands.spend import savings_found, savings_text, spend_found, spend_text, to_csv
 from gateway.errors import ArrieroError, ConfigError
 from gateway.ledger import reports
 from gateway.ledger.database import Database, LedgerError, connect
 from gateway.ledger.migrations import migrate
 from gateway.ledger.place import place, storage
-from gateway.remote import Unreachable, ask
 from gateway.serve import say
-from gateway.spend import savings_found, savings_text, spend_found, spend_text, to_csv
 
 T = TypeVar("T")
 

@@ -18,8 +18,8 @@ from gateway.account import Account
 from gateway.config import TelemetryConfig
 from gateway.errors import ConfigError, UpstreamError
 from gateway.metrics import Metrics
-from gateway.otlp_wire import metrics_request, spans_request
-from gateway.traces import Recorded
+from gateway.telemetry.otlp_wire import metrics_request, spans_request
+from gateway.telemetry.traces import Recorded
 from gateway.transport import Client, Timeouts, request_head
 
 Signal = Literal["traces", "metrics"]

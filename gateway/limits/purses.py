@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.book import Book
-from gateway.shared_book import SharedBook
+from gateway.limits.book import Book
+from gateway.limits.shared_book import SharedBook
 from gateway.types import NANO_PER_USD
 
 

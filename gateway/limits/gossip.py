@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from gateway.health import Account, Facts, Health
-from gateway.shared_book import SharedBook
-from gateway.store import LIBRARY, Command, Store, StoreError
+from gateway.limits.shared_book import SharedBook
+from gateway.limits.store import LIBRARY, Command, Store, StoreError
 from gateway.types import Room
 
 EVERY_S = 0.3

@@ -3,8 +3,8 @@
 import fnmatch
 from collections.abc import Iterator, Mapping
 
-from gateway.buckets import Kind, Rule, Scope
 from gateway.config import Config
+from gateway.limits.buckets import Kind, Rule, Scope
 from gateway.types import Budget, Limits, Tenant
 
 Rules = tuple[Rule, ...]

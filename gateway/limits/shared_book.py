@@ -12,11 +12,11 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from gateway.book import Ask, Book, Reading, Verdict
-from gateway.buckets import MINUTE_US, Purse, Rate, Rule, Slots, rate_us
 from gateway.errors import ArrieroError
-from gateway.outage import Outage
-from gateway.store import BATCH, LIBRARY, Command, Store, StoreError
+from gateway.limits.book import Ask, Book, Reading, Verdict
+from gateway.limits.buckets import MINUTE_US, Purse, Rate, Rule, Slots, rate_us
+from gateway.limits.outage import Outage
+from gateway.limits.store import BATCH, LIBRARY, Command, Store, StoreError
 
 KEEP_S = 600.0
 """How long Redis remembers that a call was settled. What was sent and not answered is not sent again after that."""

@@ -9,14 +9,14 @@ Rule 4. What can never pass is the caller's error (400); what may pass later is 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from gateway import room
-from gateway.book import Ask, Book, Reading, Verdict
-from gateway.bound import Amounts, amounts, cap, capped
-from gateway.buckets import Rule, period_began
 from gateway.errors import Answerable, ArrieroError
+from gateway.limits import room
+from gateway.limits.book import Ask, Book, Reading, Verdict
+from gateway.limits.bound import Amounts, amounts, cap, capped
+from gateway.limits.buckets import Rule, period_began
+from gateway.limits.rules import Rulebook, Rules
+from gateway.limits.shared_book import SharedBook, Unleased
 from gateway.router import Decision
-from gateway.rules import Rulebook, Rules
-from gateway.shared_book import SharedBook, Unleased
 from gateway.tally import Counter
 from gateway.types import Tenant
 

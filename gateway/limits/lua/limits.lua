@@ -1,6 +1,6 @@
 #!lua name=arriero1
 -- Limits in Redis: every counter of a call is checked and reserved in one step, and settled once. The twin of
--- gateway/buckets.py and book.py. The library's name carries a version: replicas of two versions go on side by side.
+-- gateway/limits/buckets.py and book.py. The library's name carries a version: replicas of two versions go on side by side.
 --
 -- KEYS: the open reservations (hash: id -> record), when each is due (sorted set: id, ms), then one counter per limit.
 -- Rates are one number, the theoretical arrival time in microseconds. Places are {h}. Money is {c, b, m, e, h}: when the

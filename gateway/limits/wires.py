@@ -15,8 +15,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from gateway.redis_url import Place
-from gateway.store import Command, Wire
+from gateway.limits.redis_url import Place
+from gateway.limits.store import Command, Wire
 
 
 def wire(place: Place, timeout_s: float) -> Wire:

@@ -52,7 +52,7 @@ class Wire(Protocol):
 
 
 def library() -> str:
-    return files("gateway").joinpath("lua/limits.lua").read_text()
+    return files("gateway.limits").joinpath("lua/limits.lua").read_text()
 
 
 class Store:

@@ -19,12 +19,12 @@ import msgspec
 
 from gateway.config import KeyGrant, StoreConfig
 from gateway.errors import ClientError, ConfigError, ServiceError
-from gateway.keyformat import is_key, new_key
-from gateway.keystore import Issue, KeyStore
+from gateway.keys.keyformat import is_key, new_key
+from gateway.keys.keystore import Issue, KeyStore
+from gateway.keys.pepper import Pepper, beside, kept, made
 from gateway.ledger.database import LedgerError, Rejected
 from gateway.ledger.place import Storage, place
 from gateway.log import Log
-from gateway.pepper import Pepper, beside, kept, made
 from gateway.worker import Worker
 
 POLL_S = 0.25

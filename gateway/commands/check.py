@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from urllib.parse import urlsplit
 
-from gateway.allowance import moment
 from gateway.app import Gateway
 from gateway.catalog import Catalog, retirement_warnings
 from gateway.config import Config
 from gateway.lane import Lane
+from gateway.limits.allowance import moment
 from gateway.transport import Client
 from gateway.types import Provider
 

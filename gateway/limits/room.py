@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from gateway.book import Ask, Reading, Verdict
-from gateway.buckets import Rule, period_ends_in_s
 from gateway.errors import ClientError, LimitError, ServiceError
+from gateway.limits.book import Ask, Reading, Verdict
+from gateway.limits.buckets import Rule, period_ends_in_s
 from gateway.prices import usd
 
 UNITS: Mapping[str, str] = {"rpm": "requests", "tpm": "tokens"}

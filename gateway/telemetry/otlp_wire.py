@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from prometheus_client.core import Metric
 
-from gateway.traces import Recorded, Value
+from gateway.telemetry.traces import Recorded, Value
 
 SERVER, CLIENT, ERROR, CUMULATIVE = 2, 3, 2, 2
 _fixed64 = struct.Struct("<Q").pack

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from gateway.remote import ask
+from gateway.commands.remote import ask
 from gateway.serve import say
 
 Arguments = argparse.Namespace
