@@ -104,19 +104,16 @@ def _ratios(run: Run, subject: str, peers: Sequence[str]) -> str:
 
 
 def _translated(translation: Translation) -> str:
-    """What another dialect costs, against the first row, which passes through."""
-    base = translation.rows[0]
-    rows = [
-        [
-            row.cloud,
-            f"{row.call_us:.0f}",
-            f"{row.call_us / base.call_us:.2f} x",
-            f"{row.event_us:.1f}",
-            f"{row.event_us / base.event_us:.2f} x",
-        ]
-        for row in translation.rows
-    ]
-    heads = ["translation", "CPU us/call", "by pass-through", "CPU us/event", "by pass-through"]
+    """What another dialect costs, against calls that are passed through with a credential of the same kind."""
+    known = {row.cloud: row for row in translation.rows}
+    rows = []
+    for row in translation.rows:
+        base = known[row.base]
+        call, event = row.call_us / base.call_us, row.event_us / base.event_us
+        rows.append(
+            [row.cloud, f"{row.call_us:.0f}", f"{call:.2f} x", f"{row.event_us:.1f}", f"{event:.2f} x", row.base]
+        )
+    heads = ["translation", "CPU us/call", "by pass-through", "CPU us/event", "by pass-through", "pass-through is"]
     return (
         f"{_table(heads, rows)}\n\nThe clouds of the sandbox, 1 KB calls on 8 connections and 50 streams; OCI's calls "
         f"are signed with RSA, of which one signature alone takes {translation.rsa_us:.0f} us here."

@@ -45,6 +45,7 @@ def test_a_quick_bench_measures_nginx_and_arriero_and_writes_their_ratio(tmp_pat
     assert number(table["by nginx"][0]) == pytest.approx(ratio, abs=0.01)
     passed, bedrock = table["groq"], table["bedrock"]
     assert number(bedrock[1]) == pytest.approx(number(bedrock[0]) / number(passed[0]), abs=0.02)
+    assert (bedrock[4], table["oci"][4]) == ("groq", "oci-openai")
     assert number(table["oci"][3]) > 0
 
 
