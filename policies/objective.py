@@ -51,6 +51,8 @@ class Limits(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=True):
         ttft_p95_s, ttft_p50_s = (self.ttft_p95_s, self.ttft_p50_s) if stream else (None, None)
         by_length = self.tpot_p95_s is not None or self.total_p95_s is not None
         cap = None if self.cost_usd is None else int(self.cost_usd * NANO_PER_USD * TOKENS_PER_PRICE)
+        if cap is None and not by_length and ttft_p95_s is None and ttft_p50_s is None:  # a plain call, usually
+            return [self._erring(candidate) for candidate in candidates]
         unheard = UNKNOWN if by_length or ttft_p95_s is not None or ttft_p50_s is not None else None
         answers: list[tuple[float, str] | None] = []
         for candidate, cost in zip(candidates, costs, strict=True):
@@ -72,6 +74,13 @@ class Limits(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 worst, word = max((worst, word), self._miss_by_length(call, ttft, speed.tpot))
             answers.append((worst, word) if word else None)
         return answers
+
+    def _erring(self, candidate: Candidate) -> tuple[float, str] | None:
+        """The same for the limit on errors alone."""
+        rate, limit = candidate.error_rate, self.error_rate
+        if not rate or limit is None or rate <= limit or candidate.recent < ENOUGH_ATTEMPTS:
+            return None
+        return rate / limit, "error_rate"
 
     def _miss_by_length(self, call: Call, ttft: Quantiles, tpot: Quantiles | None) -> tuple[float, str]:
         """The same for the limits on the time per token and on the whole answer; no word if neither is missed."""

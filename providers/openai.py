@@ -8,7 +8,7 @@ Rule 3. Reading an answer never raises anything but UpstreamError.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
@@ -207,17 +207,21 @@ class Passthrough:
         takes = self.account.takes(deployment.model)
         return takes is None or call.fields.keys() <= takes or call.endpoint != "chat/completions"
 
-    async def _carried(self, call: Call, deployment: Deployment) -> Response:
-        """The head of a good answer. A token that is refused is had anew once. Raises UpstreamError."""
+    def _carried(self, call: Call, deployment: Deployment) -> Awaitable[Response]:
+        """The head of a good answer. Raises UpstreamError."""
         body = rewrite(call.body, call.fields, self.account.changes(call, deployment))
         if self.token is None:
-            return await self._sent(call, deployment, body, ())
-        token = await self.token.get(call.deadline)
+            return self._sent(call, deployment, body, ())
+        return self._sent_with(self.token, call, deployment, body)
+
+    async def _sent_with(self, tokens: AccessToken, call: Call, deployment: Deployment, body: bytes) -> Response:
+        """The same with an access token; one that is refused is had anew once."""
+        token = await tokens.get(call.deadline)
         try:
             return await self._sent(call, deployment, body, _bearer(token))
         except UpstreamError as error:
             again = error.status in self.account.token_refusals
-            renewed = await self.token.renew(token, call.deadline) if again else None
+            renewed = await tokens.renew(token, call.deadline) if again else None
             if renewed is None:
                 raise
         return await self._sent(call, deployment, body, _bearer(renewed))

@@ -29,8 +29,8 @@ def fresh_id(kind: str) -> str:
 
 def request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's x-request-id if it is printable ASCII of at most 128 characters, else a new one."""
-    given = headers.get(b"x-request-id", b"")
-    return given.decode() if _request_id(given) else fresh_id("req")
+    given = headers.get(b"x-request-id")
+    return given.decode() if given and _request_id(given) else fresh_id("req")
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
