@@ -11,7 +11,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import uvicorn
@@ -31,9 +31,8 @@ ASGI: ASGIVersions = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its answer. It stands in its request's scope as `extensions["arriero"]["cycle"]`, for endpoints
-    that read and answer without ASGI's messages: headers are checked at once, the head goes with the first of the body.
-    """
+    """One request and its answer, for endpoints that read and answer without ASGI's messages: headers are checked at
+    once, the head goes with the first of the body."""
 
     head = b""
     pieces: list[bytes] = []  # noqa: RUF012  (never this one: the first piece makes one)
@@ -157,6 +156,8 @@ class Protocol(HttpToolsProtocol):
     head_bytes = 0
     idle_since = 0.0
     cycle: Cycle
+    answering: Cycle
+    """Whose task began last. Not in the scope: the two would hold each other, and every call wait for the collector."""
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -197,8 +198,7 @@ class Protocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         path, raw_path, query = _target(self.url) if len(self.url) > MAX_KNOWN_URL else _known_target(self.url)
         before = self.cycle
-        ours: dict[object, Any] = {"connection": self}
-        self.cycle = ours["cycle"] = Cycle(
+        self.cycle = Cycle(
             scope={
                 "type": "http",
                 "asgi": ASGI,
@@ -213,7 +213,7 @@ class Protocol(HttpToolsProtocol):
                 "client": self.client,
                 "server": self.server,
                 "state": {},
-                "extensions": {"arriero": ours},
+                "extensions": {"arriero": {"connection": self}},
             },
             transport=self.transport,
             flow=self.flow,
@@ -231,6 +231,10 @@ class Protocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self.answering = cast(Cycle, cycle)
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         if not self.parser.should_upgrade() and not self.cycle.response_complete:

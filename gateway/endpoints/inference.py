@@ -60,7 +60,7 @@ class Exchange:
         self.clock = parts.fleet.clock
         self.began = self.clock()
         self.connection: Protocol = scope["extensions"]["arriero"]["connection"]
-        self.cycle: Cycle = scope["extensions"]["arriero"]["cycle"]
+        self.cycle: Cycle = self.connection.answering
         self.headers = http.headers_of(scope)
         self.id = http.request_id(self.headers)
         self.deadline = self.began + DEFAULT_DEADLINE_S

@@ -20,7 +20,7 @@ class App:
         self.headers, self.pieces = headers, pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        cycle: Cycle = scope["extensions"]["arriero"]["cycle"]
+        cycle: Cycle = scope["extensions"]["arriero"]["connection"].answering
         await cycle.begin(200, self.headers)
         for piece in self.pieces:
             await cycle.write(piece)
