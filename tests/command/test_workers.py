@@ -1,9 +1,12 @@
 """`arriero serve --workers N`: several processes, one port, one set of limits."""
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +18,7 @@ import pytest
 
 from sandbox.run import Sandbox
 from tests import process
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture
@@ -53,13 +56,23 @@ def ask(url: str) -> int:
         return 0
 
 
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row, below those that the kernel gives to whoever asks for any."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                opened.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
 def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_workers_share_one_limit_and_come_back_when_they_die(box: Sandbox, redis: RedisServer, tmp_path: Path):
     written(box, tmp_path, redis)
-    admin = {"ARRIERO_ADMIN_PORT": str(free_port())}
+    admin = {"ARRIERO_ADMIN_PORT": str(free_ports(3))}
     with process.serving("--workers", "3", folder=tmp_path, env=admin) as gateway:
         gateway.until("worker 2 is ready")
         gateway.until("worker 1 is ready")

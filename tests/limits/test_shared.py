@@ -75,7 +75,7 @@ async def test_what_was_reserved_too_much_is_free_again(redis: RedisServer):
     async with replicas(redis.url, {"budget": budget}, script=answering(output=10)) as (served, _):
         for i in range(50):
             assert (await call(served[i % 2], max_tokens=500)).status == 200
-        await at_rest(served)
+            await at_rest(served)  # a call is settled in Redis after its answer
         refused = await call(served[0], max_tokens=501)
         assert refused.status == 429
         assert "0.0005 USD are left" in refused.error["message"]
