@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the programs that tests use, where there is apt-get and the right to use it; a test without its program says so.
 set -eu
-"$(dirname "$0")/kube/toolchain/build.sh" image
+"$(dirname "$0")/kube/toolchain/build.sh" image || echo "not all of the chart's programs could be made: their tests say which" >&2
 wanted=""
 command -v wrk >/dev/null || wanted="$wanted wrk"
 command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted="$wanted nginx"

@@ -45,14 +45,14 @@ if [ ! -x "$CACHE/prom/usr/bin/promtool" ]; then
 fi
 [ "$what" != chart ] || exit 0
 
-if ! command -v docker >/dev/null && ! command -v buildah >/dev/null; then
+if ! command -v podman >/dev/null || ! command -v buildah >/dev/null; then
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
         say "Installing buildah, podman and mmdebstrap"
         apt-get -qq update
         DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
             buildah podman conmon runc containernetworking-plugins mmdebstrap >/dev/null
     else
-        lacks "docker or buildah"
+        lacks "podman and buildah"
     fi
 fi
 [ "$what" != image ] || exit 0
