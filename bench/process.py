@@ -1,6 +1,8 @@
 """A program under measurement: started on one core, asked until it answers, ended."""
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import time
@@ -19,6 +21,16 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row, below those that the kernel gives to whoever asks for any."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                opened.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 def chat(body: bytes, key: str, *connection: str) -> bytes:

@@ -2,10 +2,7 @@
 
 The clouds are the sandbox's, which check every signature; their own speed does not count, only the gateway's CPU."""
 
-import contextlib
 import json
-import random
-import socket
 import statistics
 import subprocess
 import time
@@ -21,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from bench.contender import KEY
 from bench.load import Streams, Target, Wrk, chat_body
 from bench.machine import Cores
-from bench.process import Process, ask, free_port, plain_env
+from bench.process import Process, ask, free_port, free_ports, plain_env
 
 WEIGHTS = "llama-3.3-70b"
 PASSED_THROUGH, SIGNED = "groq", "oci-openai"
@@ -31,6 +28,7 @@ CONNECTIONS = 8
 STREAMS = 50
 EVENT_EVERY_S = 0.02
 PORTS = 16
+"""The sandbox's control port and those of its clouds, which follow it."""
 BODY_BYTES = 1024
 
 
@@ -55,7 +53,7 @@ def measure(
     arriero: str, cores: Cores, folder: Path, plan: tuple[int, float], say: Callable[[str], None]
 ) -> Translation:
     """Every cloud in turn, in so many rounds of so many seconds. Raises RuntimeError when a call fails."""
-    control, port = _free_block(PORTS), free_port()
+    control, port = free_ports(PORTS), free_port()
     config = folder / "translated.yaml"
     with Process(
         [arriero, "sandbox", "--port", str(control)], cores.others, folder / "sandbox.log", plain_env()
@@ -91,17 +89,6 @@ def _rounds(
             _pace(control, cloud.partition("-")[0], EVENT_EVERY_S)
             events[cloud].append(load.run(target, STREAMS, seconds, cloud)["event_us"])
     return calls, events
-
-
-def _free_block(size: int) -> int:
-    """The first of so many free ports in a row, below those that the kernel gives to whoever asks for any: the
-    sandbox's clouds follow its control port."""
-    while True:
-        first = random.randrange(20_000, 32_000)
-        with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
-            for port in range(first, first + size):
-                opened.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
 
 
 def _body(cloud: str) -> bytes:

@@ -137,8 +137,13 @@ class Settlement:
         ended: Ended,
         times: tuple[float, float],
     ) -> None:
+        """The money first: what shows the call to people may fail, its row may not be lost by that."""
         call, (began, now) = decision.call, times
         seconds = now - began
+        if self.ledger is not None:
+            delivered = opened.attempt if opened is not None else None
+            self.ledger.keep(Finished(decision, delivered, ended.status, ended.code, seconds, self.baseline))
+        self.log.write_later("call", _line, decision, opened, usage, ended, seconds)
         status = STATUSES.get(ended.status, "other")
         self.metrics.requests.labels(call.route, call.tenant.name, status).inc()
         self.metrics.duration.labels(OPERATIONS[call.endpoint], call.route).observe(seconds)
@@ -148,10 +153,6 @@ class Settlement:
             self.traces.end(Traced(decision, opened, usage, ended.status, ended.code, began, now))
         decision.call = msgspec.structs.replace(call, body=b"", fields={})
         self.decisions.keep(decision, ended.status, ended.code, seconds)
-        if self.ledger is not None:
-            delivered = opened.attempt if opened is not None else None
-            self.ledger.keep(Finished(decision, delivered, ended.status, ended.code, seconds, self.baseline))
-        self.log.write_later("call", _line, decision, opened, usage, ended, seconds)
 
     def refused(self, id_: str, key: str, endpoint: str, ended: Ended, seconds: float) -> None:
         """Closes a request that was no call yet: its key, body or model was not in order."""

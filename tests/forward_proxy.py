@@ -7,6 +7,8 @@ import ssl
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
+from tests.listening import listening
+
 
 class ForwardProxy:
     """`asked` are the request lines so far, those that it refused for their credentials among them."""
@@ -69,19 +71,5 @@ async def forward_proxy(
     credentials: str | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[ForwardProxy]:
     found = ForwardProxy(credentials, tls)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(found.serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
-    found.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(found.serve, tls) as found.port:
         yield found
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -18,6 +18,7 @@ from gateway.ledger.place import NOTHING_USUAL, Storage
 from gateway.log import Log
 from gateway.serve import Listen, Running, running
 from gateway.transport import Client
+from tests.listening import listening
 
 CATALOG = Catalog.load()
 """Nothing of it ever changes; reading it takes longer than making the rest of a gateway."""
@@ -356,21 +357,8 @@ class Upstream:
 async def upstream(script: Script) -> AsyncIterator[Upstream]:
     """A raw upstream on a port of the system's choosing."""
     found = Upstream(script)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(found.handle(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    found.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(found.handle) as found.port:
         yield found
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
 
 
 def route(*accounts: str | dict[str, Any], policies: list[Any] | None = None, **fields: Any) -> dict[str, Any]:

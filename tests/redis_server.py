@@ -4,21 +4,15 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from bench.process import free_port
 from tests.needs import need
 
 PATIENCE_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def command(port: int, *words: object) -> bytes:

@@ -1,12 +1,9 @@
 """`arriero serve --workers N`: several processes, one port, one set of limits."""
 
 import asyncio
-import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.process import free_ports
 from sandbox.run import Sandbox
 from tests import process
 from tests.redis_server import RedisServer
@@ -54,16 +52,6 @@ def ask(url: str) -> int:
         return error.code
     except OSError:
         return 0
-
-
-def free_ports(count: int) -> int:
-    """The first of so many free ports in a row, below those that the kernel gives to whoever asks for any."""
-    while True:
-        first = random.randrange(20_000, 32_000)
-        with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                opened.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
 
 
 def children(pid: int) -> list[int]:

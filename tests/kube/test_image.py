@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.process import free_port
 from tests.kube.tools import CACHE, ROOT, run, tool
 from tests.needs import need
 
@@ -77,13 +77,6 @@ class Container:
             return error.code
         except OSError:
             return 0
-
-
-def free_port() -> int:
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture

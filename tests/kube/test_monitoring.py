@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.process import free_port
 from helm import dashboards
 from sandbox.run import Sandbox
 from tests.kube.tools import CHART, ROOT, run, tool
@@ -74,12 +74,6 @@ keys:
 attempts: {{retry_budget: 0, retry_floor_per_s: 0}}
 store: {{ledger: 'sqlite:///{folder}/ledger.db'}}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def call(url: str, model: str, key: str, stream: bool) -> None:

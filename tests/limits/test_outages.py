@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.process import free_port
 from tests.harness import eventually
 from tests.limits.replicas import (
     HARD,
@@ -23,7 +24,7 @@ from tests.limits.replicas import (
     spent,
 )
 from tests.limits.stage import Gate, answering, call
-from tests.redis_server import RedisServer, free_port, proxy, redis_server
+from tests.redis_server import RedisServer, proxy, redis_server
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import trustme
 
+from bench.process import free_port
 from tests.harness import eventually
 from tests.limits.replicas import HASTY, NANO_A_TOKEN, SOFT, Load, at_rest, changes, replicas, spent
 from tests.limits.stage import Gate, answering, call
-from tests.redis_server import RedisServer, free_port, redis_server
+from tests.redis_server import RedisServer, redis_server
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,6 @@
 import asyncio
 import datetime
 import ssl
-from pathlib import Path
 
 import pytest
 import trustme
@@ -21,18 +20,6 @@ from tests.transport.upstreams import (
     failure,
     send,
 )
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
-    path = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return str(path)
 
 
 def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
