@@ -34,14 +34,16 @@ class Keyring:
         self._teams = tenants.by_name(config.teams)
         self._pepper = secrets.token_bytes(32)
         self._tenants: dict[bytes, Tenant] = {}
+        names, made = set[str](), issued.names()
         for i, key in enumerate(config.keys):
             digest = self._digest(key.key.reveal().encode())
             if digest in self._tenants:
                 raise ConfigError(f"keys[{i}].key", f"is the same key as that of '{self._tenants[digest].name}'")
-            if any(tenant.name == key.name for tenant in self._tenants.values()):
+            if key.name in names:
                 raise ConfigError(f"keys[{i}].name", f"'{key.name}' stands twice")
-            if key.name in issued.names():
+            if key.name in made:
                 raise ConfigError(f"keys[{i}].name", f"'{key.name}' is the name of a run-time key: revoke that first")
+            names.add(key.name)
             self._tenants[digest] = tenants.tenant(key, key.name, self._teams, f"keys[{i}]")
         for i, admin in enumerate(config.admin.tokens):
             if self._digest(admin.token.reveal().encode()) in self._tenants:

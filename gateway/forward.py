@@ -19,7 +19,7 @@ class HandedOn(Connection):
         incoming = await super().exchange(absolute(head, self.origin.url, proxy), body, began, total)
         if incoming.status == 407:
             what = "wants other credentials (407): 'proxy' takes user:password@ before the host"
-            raise UpstreamError("proxy", f"{self.origin.url}: the proxy {proxy.name} {what}")
+            raise UpstreamError("proxy", f"{self.origin.url}: the proxy {proxy.name} {what}", sent=False)
         return incoming
 
 

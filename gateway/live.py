@@ -34,14 +34,14 @@ class LiveCall:
 
 
 class Live:
-    """Which calls are live. `cutting` is True once the grace period is over."""
+    """Which calls are live."""
 
     def __init__(self, in_flight: Gauge, draining: Gauge) -> None:
         self._tasks: set[Task] = set()
         in_flight.set_function(lambda: len(self._tasks))
         self._draining = draining
         self._empty = asyncio.Event()  # set whenever the last live call ends
-        self.draining = self.closed = self.cutting = False
+        self.draining = self.closed = False
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -77,6 +77,5 @@ class Live:
 
     def cut(self) -> None:
         """Ends every live call; streams tell their reader that they are not whole."""
-        self.cutting = True
         for task in list(self._tasks):
             task.cancel()

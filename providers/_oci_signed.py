@@ -5,7 +5,7 @@ sandbox only."""
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.errors import UpstreamError
@@ -18,17 +18,27 @@ if TYPE_CHECKING:
     from providers.credentials.oci import Identity, Source
 
 
+class Payer(NamedTuple):
+    """Who pays for the calls, and what of it is to be struck out of anything that is shown."""
+
+    compartment: str
+    secrets: Callable[[], Sequence[str]]
+
+
 class Signed(Passthrough):
     """The running side of an account: a pass-through whose credential is made of each request's bytes."""
 
-    def __init__(
-        self, account: OpenAI, name: str, clock: Callable[[], float], source: "Source", compartment: str
-    ) -> None:
+    def __init__(self, account: OpenAI, name: str, clock: Callable[[], float], source: "Source", payer: Payer) -> None:
         from providers.credentials.oci import signed  # late: `cryptography` is an extra
 
         super().__init__(account, name, clock)
         self.source, self.wall, self._sign = source, CloudClock(time.time), signed
-        self._payer = (("compartmentid", compartment), ("opc-compartment-id", compartment))
+        self._payer = (("compartmentid", payer.compartment), ("opc-compartment-id", payer.compartment))
+        self._secrets = payer.secrets
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        return self._secrets()
 
     async def _sent(
         self, call: Call, deployment: Deployment, body: bytes, bearer: Sequence[tuple[str, str]]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway import sse
+from gateway.answer import read as checked
 from gateway.errors import UpstreamError
 from gateway.peek import rewrite, spans
 from gateway.transport import Response
@@ -41,7 +42,8 @@ def prepared(call: Call, deployment: Deployment, takes: frozenset[str] | None) -
         name: None for feature in plan.dropped for name in DROPPABLE[feature] if name in call.fields
     }
     degraded = dict(plan.degraded)
-    for name, handling in (untaken(call, takes, deployment.missing) if takes else {}).items():
+    closed = takes if call.endpoint == "chat/completions" else None
+    for name, handling in (untaken(call, closed, deployment.missing) if closed else {}).items():
         if handling == "refused":
             raise refusal(f"'{name}' is not offered by {deployment.name}", name, "unknown_parameter")
         if handling == "dropped":
@@ -76,16 +78,19 @@ class Native:
         kept = {name: raw for name, raw in fields.items() if name not in ("stream", "stream_options")}
         response = await self._carry(_with_body(self._call, _object(kept), stream=False))
         try:
-            found = completion(await response.read())
+            body = await response.read()
         finally:
             response.close()
-        return Whole(found, response.headers)
+        return Whole(completion(body, response.headers.get("content-type", "")), response.headers)
 
     async def stream(self, fields: Fields, chunks: Chunks) -> tuple[Response, Translator]:
         response = await self._carry(_with_body(self._call, _object(fields), stream=True))
         kind = response.headers.get("content-type", "")
         if "event-stream" not in kind.lower():
-            response.close()
+            try:
+                completion(await response.read(), kind)  # which says what is wrong if it is an error
+            finally:
+                response.close()
             raise UpstreamError("not_json", f"answered a stream with {kind.split(';')[0][:40]}, not with events")
         return response, Cut(chunks.stops)
 
@@ -119,16 +124,13 @@ class _Answer(msgspec.Struct):
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
-def completion(body: bytes) -> Completion:
-    """A whole answer as values. Raises UpstreamError."""
+def completion(body: bytes, content_type: str) -> Completion:
+    """A whole answer as values. Raises UpstreamError for one that is none or an error, as of any call."""
+    checked(body, content_type, "chat/completions")
     try:
         found = _decode_answer(body)
-    except msgspec.ValidationError as error:
+    except msgspec.MsgspecError as error:
         raise UpstreamError("shape", "answered 200 with JSON of another shape") from error
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise UpstreamError("not_json" if body.strip() else "empty", "answered 200 without JSON") from error
-    if not found.choices:
-        raise UpstreamError("empty", "answered 200 without any choice in it")
     return Completion(found.id, found.created, found.model, [_choice(choice) for choice in found.choices], found.usage)
 
 
@@ -167,8 +169,8 @@ class Cut:
             cut = [kept for choice in choices if (kept := self._choice(choice)) is not None]
         except (msgspec.MsgspecError, KeyError, RecursionError, UnicodeError):
             return event
-        if not cut and choices and fields.get("usage") in (None, msgspec.Raw(b"null")):
-            return b""
+        if not cut and choices:
+            return sse.only_usage(event) if sse.said(event).usage else b""
         fields["choices"] = msgspec.Raw(_encode(cut))
         return sse.event(_encode(fields))
 

@@ -25,7 +25,7 @@ from providers._emulation import Fields, Whole, Word, answer, fields_of, plan, r
 from providers._emulation import Identity as Name
 from providers._oci_answer import Asked, completion, whole
 from providers._oci_request import OFFERS, Place, Translated, translate
-from providers._oci_signed import Signed
+from providers._oci_signed import Payer, Signed
 from providers._oci_stream import Translator
 from providers.credentials.skew import CloudClock
 from providers.openai import OpenAI, read_detail
@@ -105,6 +105,10 @@ class OCI(Account, frozen=True, kw_only=True):
         """Where an instance gets its tokens."""
         return (self.federation_url or f"https://auth.{self._domain(region, '')}").rstrip("/")
 
+    def secrets(self) -> Sequence[str]:
+        """What signs; a key of the service is its OpenAI account's."""
+        return [secret.reveal() for secret in (self.key, self.pass_phrase) if secret]
+
     def _domain(self, region: str | None, below: str) -> str:
         if not region:
             raise ValueError("'region' is missing: such as us-chicago-1, here, in the profile, or as OCI_REGION")
@@ -118,7 +122,7 @@ class OCI(Account, frozen=True, kw_only=True):
             raise ValueError(INSTALL)
         source, region = _signer(self, clock, os.environ)
         if self.api == "openai":
-            return Signed(self._openai(region), name, clock, source, self.compartment)
+            return Signed(self._openai(region), name, clock, source, Payer(self.compartment, self.secrets))
         return Generic(self, source, self.base_url(region), clock)
 
     def _openai(self, region: str | None) -> OpenAI:
@@ -133,6 +137,7 @@ class OCI(Account, frozen=True, kw_only=True):
             proxy=self.proxy,
             ca_file=self.ca_file,
             stream_end=self.stream_end,
+            trace_context=False,
         )
 
 
@@ -210,7 +215,7 @@ class Generic:
 
     @property
     def secrets(self) -> Sequence[str]:
-        return [secret.reveal() for secret in (self.account.key, self.account.pass_phrase) if secret]
+        return self.account.secrets()
 
     async def start(self) -> None:
         """Nothing to prepare: a token is fetched by the first call, and a source that is down holds up nobody else."""

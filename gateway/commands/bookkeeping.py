@@ -13,8 +13,8 @@ from gateway.commands.remote import Unreachable, ask
 from gateway.commands.spend import savings_found, savings_text, spend_found, spend_text, to_csv
 from gateway.errors import ArrieroError, ConfigError
 from gateway.ledger import reports
-from gateway.ledger.database import Database, LedgerError, connect
-from gateway.ledger.migrations import migrate
+from gateway.ledger.database import Database, LedgerError
+from gateway.ledger.migrations import ready
 from gateway.ledger.place import place, storage
 from gateway.serve import say
 
@@ -26,7 +26,7 @@ def flags(spend_: argparse.ArgumentParser, savings_: argparse.ArgumentParser) ->
     spend_.add_argument("--by", choices=reports.BY, default="key", help="what to add up by (key)")
     for command in (spend_, savings_):
         command.add_argument("--since", metavar="T", help="2026-11-01, 2026-11-01T12:00Z, 7d or 24h; else this month")
-        command.add_argument("--until", metavar="T", help="in the same forms; else now")
+        command.add_argument("--until", metavar="T", help="in the same forms; else open")
         form = command.add_mutually_exclusive_group()
         form.add_argument("--csv", action="store_true", help="for spreadsheets")
         form.add_argument("--json", action="store_true", help="for programs")
@@ -88,9 +88,8 @@ def _offline(arguments: argparse.Namespace, read: Callable[[Database], T], unrea
         raise ArrieroError(f"{unreachable}; and there is no ledger at {at.shown}") from unreachable
     say(f"no gateway answers at {arguments.admin_url}: read from {at.shown}")
     try:
-        database = connect(at)
+        database = ready(at)
         try:
-            migrate(database)
             return read(database)
         finally:
             database.close()

@@ -137,6 +137,8 @@ class Issued:
             self._take(await self._worker.do(WAIT_S, _read, source, self._seen))
         except (LedgerError, ConfigError, TimeoutError) as error:
             self._say(True, str(error) or "no answer")
+        except Exception as error:  # noqa: BLE001  (it must go on: a key may be revoked)
+            self._say(True, f"a bug: {type(error).__name__}")
         else:
             self.loaded = True
             self._say(False)

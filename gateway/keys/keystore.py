@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from gateway.ledger.database import Away, Database, Rejected, connect
-from gateway.ledger.migrations import TooNew, migrate
+from gateway.ledger.database import Away, Database, Rejected
+from gateway.ledger.migrations import TooNew, ready
 from gateway.ledger.place import Place
 from gateway.types import Frozen
 
@@ -87,8 +87,7 @@ class KeyStore:
     def _open(self) -> Iterator[Database]:
         try:
             if self._database is None:
-                self._database = connect(self._place)
-                migrate(self._database)
+                self._database = ready(self._place)
             yield self._database
         except (Away, TooNew):
             database, self._database = self._database, None

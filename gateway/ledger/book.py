@@ -16,7 +16,7 @@ from gateway.errors import ConfigError
 from gateway.ledger import reports, rows
 from gateway.ledger.database import Away, Database, LedgerError, connect
 from gateway.ledger.journal import Journal
-from gateway.ledger.migrations import TooNew, migrate
+from gateway.ledger.migrations import TooNew, ready
 from gateway.ledger.place import Place, Storage, place
 from gateway.ledger.retention import Bound, Retention
 from gateway.ledger.rows import Finished
@@ -89,11 +89,7 @@ class Ledger:
     def _check(self) -> None:
         """Refuses a ledger that is not for us; what else is wrong with it may pass."""
         try:
-            database = connect(self.place)
-            try:
-                migrate(database)
-            finally:
-                database.close()
+            ready(self.place).close()
         except TooNew as error:
             raise ConfigError("store.ledger", f"{self.place.shown} cannot be used: {error}") from error
         except LedgerError:
@@ -136,8 +132,13 @@ class Ledger:
         some, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
         if self._writer is None or not some:
             return
-        lines = [rows.line(finished) for finished, _ in some]
-        self._writer.add(Batch(lines, [slot for _, slot in some]))
+        made = []
+        for finished, slot in some:
+            try:
+                made.append((rows.line(finished), slot))
+            except Exception as error:  # noqa: BLE001  (a bug of ours: the slot tells of this call, the others go on)
+                self._log.bug(error)
+        self._writer.add(Batch([line for line, _ in made], [slot for _, slot in made]))
         if self._waiting:
             assert self._loop is not None
             self._timer = self._loop.call_later(0, self._flush)

@@ -8,7 +8,8 @@ Rule 3. Text, BIGINT and SMALLINT only: both databases know them. Money is BIGIN
 
 from collections.abc import Sequence
 
-from gateway.ledger.database import Database, LedgerError
+from gateway.ledger.database import Database, LedgerError, connect
+from gateway.ledger.place import Place
 
 
 class TooNew(LedgerError):
@@ -75,3 +76,14 @@ def migrate(database: Database, migrations: Sequence[Sequence[str]] = MIGRATIONS
                 database.execute(statement)
             database.execute("INSERT INTO arriero_schema (version) VALUES (?)", (version,))
     return int(had)
+
+
+def ready(place: Place) -> Database:
+    """A connection to the ledger at that place, of the newest version. Raises TooNew, Away, ImportError."""
+    database = connect(place)
+    try:
+        migrate(database)
+    except BaseException:
+        database.close()
+        raise
+    return database

@@ -7,6 +7,7 @@ from gateway.ledger.database import Database
 
 PIECE_ROWS = 5000
 EVERY_S = 600.0
+IN_MEMORY_EVERY_S = 5.0
 DAY_MS = 86_400_000
 TABLES = (("arriero_calls", "id"), ("arriero_attempts", "call_id"))
 
@@ -19,7 +20,7 @@ class Bound(NamedTuple):
 
 
 class Retention:
-    """Deletes a piece whenever asked, until nothing old is left; then rests for EVERY_S."""
+    """Deletes a piece whenever asked, until nothing old is left; then rests, but not for long in memory."""
 
     def __init__(self, bound: Bound, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self.bound, self.clock, self._wall = bound, clock, wall
@@ -33,7 +34,7 @@ class Retention:
         before_ms = self._before_ms(database)
         gone = sum(self._delete(database, table, id_, before_ms) for table, id_ in TABLES) if before_ms else 0
         if gone < PIECE_ROWS:
-            self._rest_until = now + EVERY_S
+            self._rest_until = now + (EVERY_S if self.bound.calls is None else IN_MEMORY_EVERY_S)
         return gone
 
     def _before_ms(self, database: Database) -> int:

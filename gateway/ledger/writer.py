@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from gateway.ledger.database import Database, LedgerError, Rejected, connect
+from gateway.ledger.database import Database, LedgerError, Rejected
 from gateway.ledger.insert import insert, insert_each
 from gateway.ledger.journal import Full, Journal, orphans
-from gateway.ledger.migrations import migrate
+from gateway.ledger.migrations import ready
 from gateway.ledger.place import Place
 from gateway.ledger.retention import Retention
 
@@ -191,13 +191,7 @@ class Writer:
     def connected(self) -> Database:
         """The connection, made and migrated when there is none. The caller has `using`. Raises LedgerError."""
         if self._database is None:
-            database = connect(self.place)
-            try:
-                migrate(database)
-            except LedgerError:
-                database.close()
-                raise
-            self._database = database
+            self._database = ready(self.place)
         return self._database
 
     def _insert(self, database: Database, lines: Sequence[bytes], *, ours: bool = True) -> None:

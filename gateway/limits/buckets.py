@@ -159,7 +159,7 @@ class Purse:
         """What was spent before this process began to count; once."""
         if not self.known:
             self.known, self.first = True, spent
-            self.spent += spent
+            self.spent = max(self.spent, spent)  # what was counted here meanwhile is in it too
 
     def see(self, settled: int, charged: int, held: int, began: int) -> None:
         """What is counted for all: settled since that counter began, charged for calls of which nobody heard, held."""

@@ -43,6 +43,8 @@ class Gossip:
                     await self.exchange()
                 except StoreError:
                     continue  # the circuit of the limits tells of it
+                except (ValueError, TypeError, LookupError):
+                    continue  # news in the form of another version
 
     async def exchange(self) -> None:
         """Tells what is new here and hears what is new elsewhere. Raises StoreError."""

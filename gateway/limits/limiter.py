@@ -12,7 +12,7 @@ from typing import NamedTuple
 from gateway.errors import Answerable, ArrieroError
 from gateway.limits import room
 from gateway.limits.book import Ask, Book, Reading, Verdict
-from gateway.limits.bound import Amounts, amounts, cap, capped
+from gateway.limits.bound import Amounts, amounts, cap, capped, expected_tokens
 from gateway.limits.buckets import Rule, period_began
 from gateway.limits.rules import Rulebook, Rules
 from gateway.limits.shared_book import SharedBook, Unleased
@@ -67,7 +67,8 @@ class Limiter:
 
     async def reserve(self, rules: Rules, decision: Decision) -> Hold:
         """Takes what the call will need, and caps it where a budget is hard. Raises Answerable when it may not pass."""
-        wanted = amounts(decision.call, decision.order)
+        call, paid = decision.call, any(rule.kind == "budget" for rule in rules)
+        wanted = amounts(call, decision.order) if paid else Amounts(expected_tokens(call), 0, 0)
         asks = [Ask(rule, _amount(rule, wanted)) for rule in rules]
         for ask in asks:
             if ask.amount > ask.rule.limit and (ask.rule.kind == "tpm" or ask.rule.hard):

@@ -11,14 +11,13 @@ FORMS = (
 
 
 class Place(NamedTuple):
-    """What a URL names. `shown` may be printed."""
+    """What a URL names."""
 
     kind: str
     tls: bool
     hosts: Sequence[tuple[str, int]]
     service: str
     options: dict[str, Any]
-    shown: str
 
 
 def place(url: str) -> Place:
@@ -46,7 +45,7 @@ def place(url: str) -> Place:
         options[name] = unquote(value)
     if kind == "cluster" and "db" in options:
         raise ValueError("may not number a database: a cluster has one")
-    return Place(kind, base == "rediss", hosts, service, options, f"{scheme}://{hosts_text}{parts.path}")
+    return Place(kind, base == "rediss", hosts, service, options)
 
 
 def _host(text: str, usual: int) -> tuple[str, int]:

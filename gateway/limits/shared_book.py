@@ -205,19 +205,18 @@ class SharedBook:
 
     def _read(self, opened: Open, replies: Sequence[Sequence[int]]) -> Verdict:
         """The replies to a reservation; what they say is seen by the book of this process too."""
-        readings: list[Reading] = [Reading(0, 0)] * len(opened.asks)
         refused, longest, lost = None, 0, False
         for share, (epoch, worst, waits, fresh, *numbers) in zip(opened.shares, replies, strict=False):
             lost |= self._epochs.setdefault(share.keys[0], epoch) != epoch
             self._epochs[share.keys[0]] = epoch
             if worst and waits > longest:
                 refused, longest = share.places[worst - 1], waits
-            for at, (rule, place) in enumerate(zip(share.rules, share.places, strict=True)):
-                lost |= self._see(rule, numbers[4 * at : 4 * at + 4]) and fresh > 0
-                readings[place] = self._reading(rule)
+            for at, (rule, key) in enumerate(zip(share.rules, share.keys[2:], strict=True)):
+                if key.endswith(self._name(rule)):  # of the period that is now: a day may have begun meanwhile
+                    lost |= self._see(rule, numbers[4 * at : 4 * at + 4]) and fresh > 0
         if lost:
             self._restore()
-        return Verdict(refused, longest, readings)
+        return Verdict(refused, longest, [self._reading(rule) for rule, _ in opened.asks])
 
     def _see(self, rule: Rule, numbers: Sequence[int]) -> bool:
         """Takes over what Redis counted; True for a budget that had been seen before."""

@@ -7,6 +7,7 @@ Rule 3. Whatever goes wrong is a StoreError and counted by the circuit; nothing 
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
@@ -98,7 +99,8 @@ class Store:
         except Exception as error:  # noqa: BLE001  (whatever the client library raises is the store's failure)
             found = [error] * len(commands)
         if any(isinstance(result, Exception) for result in found):
-            await self._wire.again()
+            with contextlib.suppress(Exception):  # a connection that is half dead may not close; the next is new
+                await self._wire.again()
         return found
 
     async def aclose(self) -> None:

@@ -86,10 +86,6 @@ def said(key_id: Secret, secret: Secret, token: Secret | None) -> Callable[[], K
     return lambda: Keys(key_id.reveal(), secret.reveal(), token.reveal() if token else None)
 
 
-def static(key_id: Secret, secret: Secret, token: Secret | None) -> Fixed:
-    return Fixed(said(key_id, secret, token))
-
-
 def secrets_of(found: Credential) -> Sequence[str]:
     if isinstance(found, Bearer):
         return [found.token]

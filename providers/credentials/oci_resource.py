@@ -43,10 +43,10 @@ class Places(NamedTuple):
 
 
 class Way(NamedTuple):
-    """Who asks, and for which key: its own, or one made for each token where it has none."""
+    """Who asks, and whether the session is for that one's own key; else one is made for each token."""
 
     asker: Callable[[], Awaitable[Identity]]
-    own_key: Callable[[], rsa.RSAPrivateKey] | None
+    own_key: bool
     instance: Source | None = None
 
 
@@ -69,11 +69,10 @@ class ResourcePrincipal(Refreshed):
     async def _fetch(self) -> Lease[Identity]:
         who = await self._way.asker()
         told = await self._told(who)
-        if self._way.own_key is None:
-            key, public = await asyncio.to_thread(new_key)
+        if self._way.own_key:
+            key, public = who.key, public_half(who.key)
         else:
-            key = self._way.own_key()
-            public = public_half(key)
+            key, public = await asyncio.to_thread(new_key)
         body = _encode(
             {
                 "resourcePrincipalToken": told.resource_principal_token,
@@ -121,7 +120,7 @@ def of_resource(env: Mapping[str, str], clock: Callable[[], float], reach: Reach
 
     context = env.get(f"{PREFIX}SECURITY_CONTEXT") if version == "2.1.2" else None
     places = Places(_needed(env, "RPT_ENDPOINT"), path, _needed(env, "RPST_ENDPOINT"), context)
-    return ResourcePrincipal(places, Way(asker, read), clock, reach=reach)
+    return ResourcePrincipal(places, Way(asker, own_key=True), clock, reach=reach)
 
 
 def of_instance(
@@ -132,7 +131,7 @@ def of_instance(
         "{id}", _needed(env, "RPT_ID")
     )
     places = Places(_needed(env, "RPT_ENDPOINT"), path, env.get(f"{PREFIX}RPST_ENDPOINT") or auth_url)
-    return ResourcePrincipal(places, Way(instance.get, None, instance), clock, reach=reach)
+    return ResourcePrincipal(places, Way(instance.get, own_key=False, instance=instance), clock, reach=reach)
 
 
 def _needed(env: Mapping[str, str], name: str) -> str:

@@ -170,7 +170,7 @@ async def test_a_key_of_the_config_that_changed_on_disk_is_used(tmp_path: Path) 
     for name in ("id", "secret"):
         (tmp_path / name).write_text(f"old-{name}")
     secrets = [Secret(f"file:{tmp_path / name}", clock) for name in ("id", "secret")]
-    source = aws.static(secrets[0], secrets[1], None)
+    source = aws.Fixed(aws.said(secrets[0], secrets[1], None))
     assert await source.get() == Keys("old-id", "old-secret")
     assert await source.renew(Keys("old-id", "old-secret")) is None
     for name in ("id", "secret"):

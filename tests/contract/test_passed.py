@@ -180,20 +180,20 @@ async def test_log_probabilities_are_never_made_up(missing: str) -> None:
     [
         (b"", "empty"),
         (b"<html>", "not_json"),
-        (b'{"error":{"message":"x"}}', "shape"),
+        (b'{"error":{"message":"x"}}', "error_body"),
         (b'{"choices":[]}', "empty"),
         (b'{"choices":[{"message":{"content":7}}]}', "shape"),
     ],
 )
 def test_an_answer_that_is_none_is_the_clouds_fault(body: bytes, kind: str) -> None:
     with pytest.raises(UpstreamError) as caught:
-        completion(body)
+        completion(body, "application/json")
     assert caught.value.kind == kind
 
 
 def test_no_tool_calls_in_any_way_to_say_so_are_none() -> None:
     for said in (b"[]", b"null"):
-        found = completion(b'{"choices":[{"message":{"content":"x","tool_calls":%b}}]}' % said)
+        found = completion(b'{"choices":[{"message":{"content":"x","tool_calls":%b}}]}' % said, "application/json")
         assert found.choices[0].message.tool_calls is msgspec.UNSET
 
 
@@ -222,3 +222,22 @@ async def test_usage_that_a_cloud_does_not_tell_is_estimated_in_a_stream_and_mar
             else:
                 assert told == []
             assert served.decisions()[0].decision.attempts[0].cost_estimated
+
+
+# ---------------------------------------------------------------------- an error in a 200
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_rate_limit_told_in_a_200_is_one_also_where_something_is_stood_in_for(stream: bool) -> None:
+    async def refused(connection: Connection) -> None:
+        while await connection.request():
+            body = b'{"error":{"message":"slow down","code":429}}'
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+            await connection.send(head + body)
+
+    async with upstream(refused) as cloud:
+        lacking = {"account": "a", "model": "m", "features": ["chat", "stream"]}
+        route = {"deployments": [lacking], "policies": [{"capability": {"missing": "emulate"}}]}
+        document = {"providers": {"a": {"type": "openai", "url": f"{cloud.url}/v1"}}, "routes": {"r": route}}
+        async with serving(document) as served:
+            answer = await ask(served, chat(n=2, stream=stream))
+            assert answer.status == 429
+            assert [a.outcome for a in served.decisions()[0].decision.attempts] == ["rate_limited"]

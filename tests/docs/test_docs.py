@@ -19,6 +19,12 @@ def blocks(page: Path, language: str) -> Iterator[str]:
         yield match[1]
 
 
+SECTIONS = {"providers", "routes", "keys", "teams", "server", "admin", "store", "telemetry", "attempts", "baseline"}
+POSTGRES = "postgresql://arriero:secret@db/arriero"
+URLS = {"REDIS_URL": "redis://redis:6379", "LEDGER_URL": POSTGRES, "LEDGER_URL_OF_POSTGRESQL": POSTGRES}
+"""What an address must look like where an example has it from the environment."""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
@@ -30,13 +36,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_every_config_shown_is_taken(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for text in blocks(page, "yaml"):
         for name in re.findall(r"env:(\w+)", text):
-            monkeypatch.setenv(name, f"the-{name}")
+            monkeypatch.setenv(name, URLS.get(name, f"the-{name}-of-thirty-two-letters-at-least"))
         for path in re.findall(r"file:(/[\w./-]+)", text):
             file = tmp_path / Path(path).name
             file.write_text("secret")
             text = text.replace(f"file:{path}", f"file:{file}")
         found = yaml_file.parse(text)
-        if not isinstance(found, dict) or not set(found) & {"providers", "routes", "keys", "server"}:
+        if not isinstance(found, dict) or not set(found) & SECTIONS:
             continue
         found.setdefault("providers", {"x": {"type": "openai"}})
         found.setdefault("routes", {"x": {"deployments": [{"account": next(iter(found["providers"])), "model": "m"}]}})

@@ -48,7 +48,7 @@ DEPTH = {f"gateway.{name}": depth for depth, line in enumerate(LAYERS.split("\n"
 PACKAGES = {f"gateway.{name}" for name in ("commands", "endpoints", "keys", "ledger", "limits", "telemetry")}
 CORE = sorted(name for name in modules() if name.startswith("gateway.") and name not in PACKAGES)
 
-FOR_PROVIDERS = {"types", "errors", "account", "secret", "proxy", "transport", "sse", "peek", "outcome"}
+FOR_PROVIDERS = {"types", "errors", "account", "secret", "proxy", "transport", "sse", "peek", "outcome", "answer"}
 FOR_POLICIES = {"types", "errors"}
 
 

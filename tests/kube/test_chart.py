@@ -72,9 +72,10 @@ def _builtin(found: dict[str, Any]) -> bool:
 
 
 def test_the_config_that_is_mounted_is_the_config_of_the_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    for file in FILES:
-        config = yaml.safe_load(file.read_text() or "{}") or {}
-        if not (wanted := config.get("config")):
+    found = {file: (yaml.safe_load(file.read_text() or "{}") or {}).get("config") for file in FILES}
+    assert sum(map(bool, found.values())) >= 4
+    for file, wanted in found.items():
+        if not wanted:
             continue
         maps = [o for o in objects(template("--values", file).stdout) if o["kind"] == "ConfigMap"]
         (text,) = (o["data"]["arriero.yaml"] for o in maps if "arriero.yaml" in o["data"])
@@ -106,4 +107,5 @@ def test_every_image_is_had_from_the_one_registry():
         for o in objects(done.stdout)
         if o["kind"] in ("Deployment", "StatefulSet", "Pod")
     ]
+    assert pods
     assert all(pod["imagePullSecrets"] == [{"name": "registry-internal"}] for pod in pods)

@@ -58,3 +58,11 @@ async def test_no_key_is_needed_but_who_pays() -> None:
     with pytest.raises(ConfigError, match="'compartment' is missing"):
         async with staged(api="openai", compartment=None):
             pass
+
+
+async def test_oracle_is_told_of_no_trace_and_what_signs_is_never_shown() -> None:
+    async with staged(api="openai") as stage:
+        provider: Any = stage.served.gateway.fleet.providers["oci"]
+        assert provider.account.trace_context is False
+        assert provider.secrets
+        assert provider.secrets == stage.served.gateway.config.accounts["oci"].secrets()

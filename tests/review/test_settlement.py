@@ -57,6 +57,7 @@ async def test_an_answer_with_odd_usage_is_passed_on_and_settled_once(usage: dic
         await eventually(lambda: len(served.calls()) == 2, "not settled")
         assert [call["status"] for call in served.calls()] == [200, 200]
         assert not [record for record in served.log() if record["event"] == "bug"]
+        assert len(served.decisions()) == 2
         for kept in served.decisions():
             assert [attempt.outcome for attempt in kept.decision.attempts] == ["ok"]
             assert kept.decision.attempts[0].cost_nano >= 0
