@@ -428,7 +428,7 @@ async def test_keys_that_were_taken_back_early_are_fetched_anew_and_the_call_sen
 async def test_keys_that_are_refused_anew_at_once_are_given_up_for_this_call(monkeypatch: pytest.MonkeyPatch) -> None:
     async with with_a_role(monkeypatch, Clock()) as w:
         await ask(w.served, chat())
-        w.box.set("bedrock", token_ttl_s=0.001)  # keys that have expired when they are used
+        w.box.set("bedrock", token_ttl_s=0.0)  # keys that have expired when they are used
         w.box.servers["bedrock"].site.tokens.clear()
         assert (await ask(w.served, chat())).headers["x-arriero-deployment"] == "groq"
 

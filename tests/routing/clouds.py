@@ -11,6 +11,8 @@ from typing import Any
 from tests.harness import STREAM_HEAD, Clock, Connection, Served, chunk, delta, json_answer, serving, upstream
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+PATIENT = {"connect_s": 30.0}
+"""A machine that is busy for a second is no fault of a cloud's."""
 
 
 class Cloud:
@@ -164,7 +166,13 @@ async def bench(
     """A gateway whose route `llama` is over these clouds, each with what `deployments` says of it."""
     async with clouds(found):
         providers = {
-            name: {"type": "openai", "url": cloud.url, "api_key": f"key-{name}", **(accounts or {}).get(name, {})}
+            name: {
+                "type": "openai",
+                "url": cloud.url,
+                "api_key": f"key-{name}",
+                "timeouts": PATIENT,
+                **(accounts or {}).get(name, {}),
+            }
             for name, cloud in found.items()
         }
         lines = [{"account": name, "model": "m", **(deployments or {}).get(name, {})} for name in found]

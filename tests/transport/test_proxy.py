@@ -97,7 +97,7 @@ async def test_a_407_names_the_proxy_and_the_remedy_and_no_password(
         client = client_of(to(upstream, proxy.url(userinfo), ca_file if secure else None))
         error = await failure(ask(client, b"a prompt"))
         assert error.kind == "proxy"
-        assert error.sent is not secure
+        assert not error.sent  # the cloud saw nothing of it
         assert f"the proxy localhost:{proxy.port}" in error.message
         assert "407" in error.message
         assert "user:password@" in error.message
