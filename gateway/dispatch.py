@@ -99,7 +99,7 @@ class Dispatcher:
                 break
             candidate = waiting.pop(0)
             lane = route.lanes[candidate.name]
-            attempt = Attempt(candidate.name, self.clock())
+            attempt = Attempt(candidate, self.clock())
             decision.attempts.append(attempt)
             if call.trace is not None:
                 call = _within(attempt, call, call.trace)

@@ -1,17 +1,17 @@
-"""A decision as data and as text: who was considered at what price and speed, who was removed why, what became."""
+"""A decision that is not carried out, and any decision as text for a terminal."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.decisions import Kept
 from gateway.errors import ClientError
 from gateway.fleet import Fleet
+from gateway.ledger.recall import considered
+from gateway.ledger.rows import Finished, Lines
 from gateway.prices import usd
-from gateway.router import Decision, decide
-from gateway.types import FEATURES, Call, Candidate, Price, Quantiles, Speed, Tenant
+from gateway.router import decide
+from gateway.types import FEATURES, Call, Tenant
 
 
 class Asked(BaseModel):
@@ -52,115 +52,11 @@ def dry_run(asked: Asked, fleet: Fleet) -> dict[str, Any]:
         seed=int(now * 1e6),
     )
     decision = decide(call, route.candidates(now), route.policies, now)
-    return _decision(decision, fleet)
-
-
-def render(kept: Kept, fleet: Fleet) -> dict[str, Any]:
-    """A kept decision with how its call ended."""
-    found = _decision(kept.decision, fleet)
-    found |= {
-        "id": kept.decision.id,
-        "request_id": kept.decision.call.id,
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(kept.decision.wall)),
-        "status": kept.status,
-        "code": kept.code or None,
-        "seconds": round(kept.seconds, 4),
-        "attempts": [_attempt(kept.decision, attempt) for attempt in kept.decision.attempts],
-    }
-    cost = sum(attempt.cost_nano for attempt in kept.decision.attempts)
-    found["cost_usd"] = usd(cost)
+    found = considered(Lines().line(Finished(decision, None, 0, "", 0.0)))
+    if baseline := fleet.baseline:
+        cost = baseline.price.cost(call.prompt_tokens, call.expected_output_tokens)
+        found["baseline"] = {"model": baseline.model, "expected_cost_usd": usd(cost)}
     return found
-
-
-def _decision(decision: Decision, fleet: Fleet) -> dict[str, Any]:
-    call = decision.call
-    ranks = {candidate.name: rank for rank, candidate in enumerate(decision.order, 1)}
-    return {
-        "route": call.route,
-        "key": call.tenant.name,
-        "endpoint": call.endpoint,
-        "stream": call.stream,
-        "features": sorted(call.features),
-        "labels": dict(call.labels),
-        "prompt_tokens": call.prompt_tokens,
-        "max_output_tokens": call.max_output_tokens,
-        "expected_output_tokens": call.expected_output_tokens,
-        "policies": list(decision.policies),
-        "notes": [{"policy": policy, "note": note} for policy, note in decision.notes],
-        "order": list(ranks),
-        "candidates": [_candidate(decision, candidate, ranks) for candidate in decision.candidates],
-        "baseline": _baseline(call, fleet),
-    }
-
-
-def _candidate(decision: Decision, candidate: Candidate, ranks: Mapping[str, int]) -> dict[str, Any]:
-    call, deployment = decision.call, candidate.deployment
-    policy, reason = decision.removed.get(candidate.name, (None, None))
-    return {
-        "deployment": candidate.name,
-        "cloud": deployment.cloud,
-        "model": deployment.model,
-        "region": deployment.region,
-        "rank": ranks.get(candidate.name),
-        "removed_by": policy,
-        "reason": reason,
-        "price_usd_per_1m": _price(candidate.price),
-        "expected_cost_usd": _cost(candidate.price, call),
-        "latency": _speed(candidate.speed(call.stream), call, decision.now),
-        "error_rate": round(candidate.error_rate, 4),
-        "failures_in_a_row": candidate.failures,
-        "in_flight": candidate.in_flight,
-        "queue": candidate.queue,
-        "kv_used": candidate.kv_used,
-        "cooling_s": round(max(0.0, candidate.cooling_until - decision.now), 3),
-        "requests_left": candidate.room.requests_left,
-        "tokens_left": candidate.room.tokens_left,
-    }
-
-
-def _price(price: Price | None) -> dict[str, str] | None:
-    return {"in": usd(price.input), "out": usd(price.output)} if price else None
-
-
-def _cost(price: Price | None, call: Call) -> str | None:
-    return usd(price.cost(call.prompt_tokens, call.expected_output_tokens)) if price else None
-
-
-def _speed(speed: Speed, call: Call, now: float) -> dict[str, Any]:
-    return {"ttft": _quantiles(speed.ttft, now), "per_token": _quantiles(speed.tpot, now)}
-
-
-def _quantiles(found: Quantiles | None, now: float) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {
-        "p50_s": round(found.p50_s, 5),
-        "p95_s": round(found.p95_s, 5),
-        "samples": found.samples,
-        "age_s": round(now - found.updated, 1),
-    }
-
-
-def _attempt(decision: Decision, attempt: Any) -> dict[str, Any]:
-    """One attempt with its times from the start of the call."""
-    return {
-        "deployment": attempt.deployment,
-        "outcome": attempt.outcome,
-        "message": attempt.message or None,
-        "status": attempt.status or None,
-        "began_s": round(attempt.began - decision.now, 4),
-        "first_byte_s": None if attempt.first_byte is None else round(attempt.first_byte - attempt.began, 4),
-        "seconds": None if attempt.ended is None else round(attempt.ended - attempt.began, 4),
-        "cost_usd": usd(attempt.cost_nano),
-        "cost_estimated": attempt.cost_estimated,
-        "degraded": dict(attempt.degraded),
-    }
-
-
-def _baseline(call: Call, fleet: Fleet) -> dict[str, Any] | None:
-    """What the closed model of the config would be expected to cost."""
-    found = fleet.baseline
-    return {"model": found.model, "expected_cost_usd": _cost(found.price, call)} if found else None
 
 
 def text(found: Mapping[str, Any], width: int = 100) -> str:

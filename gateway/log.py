@@ -1,7 +1,7 @@
 """The log: JSON lines, or short human lines on a terminal. One access line a call; never a prompt, never a key.
 
 Rule 1. Every value is JSON-escaped or stripped of control characters: one record is one line, whatever it holds.
-Rule 2. Lines are made and written together a few times a second, so that a call waits for neither.
+Rule 2. Lines are written together a few times a second, so that no call waits for it.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
@@ -22,7 +22,26 @@ _ambiguous = re.compile(r"[\s\"\\]").search
 _controls = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
-Fields = Callable[..., Mapping[str, object]]
+class CallLine(msgspec.Struct, kw_only=True):
+    """The access line of a call. Times in seconds; None where it did not come to that."""
+
+    ts: float = 0.0
+    event: str = "call"
+    id: str
+    decision: str
+    key: str
+    route: str
+    endpoint: str
+    stream: bool
+    status: int
+    code: str | None
+    deployment: str | None
+    attempts: int
+    seconds: float
+    ttft_s: float | None
+    prompt_tokens: int | None
+    output_tokens: int | None
+    cost_usd: str | None
 
 
 class Log:
@@ -34,16 +53,21 @@ class Log:
         self._out = out if out is not None else sys.stderr.buffer
         self.human = sys.stderr.isatty() if human is None else human
         self._wall = wall
-        self._waiting: list[tuple[float, str, Fields, tuple[Any, ...]]] = []
+        self._waiting: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, event: str, **fields: object) -> None:
         """One record. Field values are numbers, text or None."""
-        self.write_later(event, dict, fields)
+        record = {"ts": round(self._wall(), 3), "event": event, **fields}
+        self._add(_human(record) if self.human else _json(record))
 
-    def write_later(self, event: str, make: Fields, *of: Any) -> None:
-        """The same, its fields made by `make(*of)` when they are written: for what every call does."""
-        self._waiting.append((self._wall(), event, make, of))
+    def write_call(self, call: CallLine) -> None:
+        """The record of a call."""
+        call.ts = round(self._wall(), 3)
+        self._add(_human(msgspec.structs.asdict(call)) if self.human else _json(call))
+
+    def _add(self, line: bytes) -> None:
+        self._waiting.append(line)
         if self._timer is None:
             try:
                 self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
@@ -61,19 +85,18 @@ class Log:
         """Writes what waits; a reader that is gone loses it, and nothing else happens."""
         self._timer = None
         waiting, self._waiting = self._waiting, []
-        line = _human if self.human else _json
-        lines = [line({"ts": round(ts, 3), "event": event, **make(*of)}) for ts, event, make, of in waiting]
         try:
-            self._out.write(b"".join(lines))
+            self._out.write(b"".join(waiting))
             self._out.flush()
         except (OSError, ValueError):
             return
 
 
-def _json(record: dict[str, object]) -> bytes:
+def _json(record: Mapping[str, object] | CallLine) -> bytes:
     line = _encode(record)
     if len(line) > USUAL_BYTES or not line.isascii() or b"\x7f" in line:  # hardly ever: our own words are short
-        line = _encode({k: _plain(v) if isinstance(v, str) else v for k, v in record.items()})
+        fields = msgspec.structs.asdict(record) if isinstance(record, CallLine) else record
+        line = _encode({k: _plain(v) if isinstance(v, str) else v for k, v in fields.items()})
     return line + b"\n"
 
 
@@ -82,7 +105,7 @@ def _plain(text: str) -> str:
     return _controls.sub("?", text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…")
 
 
-def _human(record: dict[str, object]) -> bytes:
+def _human(record: Mapping[str, object]) -> bytes:
     stamp = time.strftime("%H:%M:%S", time.localtime(float(str(record["ts"]))))
     rest = " ".join(f"{k}={_shown(v)}" for k, v in record.items() if k not in ("ts", "event") and v not in (None, ""))
     return f"{stamp} {record['event']} {rest}\n".encode("utf-8", "replace")

@@ -19,7 +19,7 @@ class NamedPolicy(NamedTuple):
 class Attempt(msgspec.Struct):
     """One try: times in seconds on the monotonic clock; `outcome` is "ok" or a name of outcome.py."""
 
-    deployment: str
+    candidate: Candidate
     began: float
     outcome: str = ""
     message: str = ""
@@ -31,6 +31,10 @@ class Attempt(msgspec.Struct):
     usage: Usage | None = None
     degraded: Mapping[str, str] = {}
     span: str = ""
+
+    @property
+    def deployment(self) -> str:
+        return self.candidate.deployment.name
 
 
 class Decision(msgspec.Struct):

@@ -7,10 +7,8 @@ Rule 3. What the client is told is reckoned at once, all else in the loop's next
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
-
-import msgspec
 
 from gateway import charges
 from gateway.decisions import Decisions
@@ -18,8 +16,8 @@ from gateway.dispatch import Opened
 from gateway.errors import UpstreamError
 from gateway.health import Health
 from gateway.ledger.book import Ledger
-from gateway.ledger.rows import CLIENT_GONE, Baseline, Finished
-from gateway.log import Log
+from gateway.ledger.rows import CLIENT_GONE, Baseline, Finished, Lines
+from gateway.log import CallLine, Log
 from gateway.metrics import STATUSES, Metrics
 from gateway.outcome import judge
 from gateway.prices import usd
@@ -56,7 +54,8 @@ class Settlement:
 
     def __init__(self, health: Health, metrics: Metrics, books: Books, wall: Callable[[], float]) -> None:
         self.health, self.metrics, self.wall = health, metrics, wall
-        self.log, self.decisions, self.ledger, self.baseline = books
+        self.log, self.decisions, self.ledger, baseline = books
+        self.lines = Lines(baseline)
         self.traces: Traces | None = None
         self._waiting: list[tuple[Callable[..., None], tuple[object, ...]]] = []
 
@@ -140,10 +139,12 @@ class Settlement:
         """The money first: what shows the call to people may fail, its row may not be lost by that."""
         call, (began, now) = decision.call, times
         seconds = now - began
+        delivered = opened.attempt if opened is not None else None
+        line = self.lines.line(Finished(decision, delivered, ended.status, ended.code, seconds))
+        self.decisions.keep(decision.id, call.id, line)
         if self.ledger is not None:
-            delivered = opened.attempt if opened is not None else None
-            self.ledger.keep(Finished(decision, delivered, ended.status, ended.code, seconds, self.baseline))
-        self.log.write_later("call", _line, decision, opened, usage, ended, seconds)
+            self.ledger.keep(decision.id, line)
+        self.log.write_call(_line(decision, opened, usage, ended, seconds))
         status = STATUSES.get(ended.status, "other")
         self.metrics.requests.labels(call.route, call.tenant.name, status).inc()
         self.metrics.duration.labels(OPERATIONS[call.endpoint], call.route).observe(seconds)
@@ -151,8 +152,6 @@ class Settlement:
             self.metrics.removed.labels(call.route, name, policy).inc()
         if call.trace is not None and self.traces is not None:
             self.traces.end(Traced(decision, opened, usage, ended.status, ended.code, began, now))
-        decision.call = msgspec.structs.replace(call, body=b"", fields={})
-        self.decisions.keep(decision, ended.status, ended.code, seconds)
 
     def refused(self, id_: str, key: str, endpoint: str, ended: Ended, seconds: float) -> None:
         """Closes a request that was no call yet: its key, body or model was not in order."""
@@ -163,28 +162,26 @@ class Settlement:
         )
 
 
-def _line(
-    decision: Decision, opened: Opened | None, usage: Usage | None, ended: Ended, seconds: float
-) -> Mapping[str, object]:
-    """The fields of the access line."""
+def _line(decision: Decision, opened: Opened | None, usage: Usage | None, ended: Ended, seconds: float) -> CallLine:
+    """The access line."""
     call = decision.call
-    return {
-        "id": call.id,
-        "decision": decision.id,
-        "key": call.tenant.name,
-        "route": call.route,
-        "endpoint": call.endpoint,
-        "stream": call.stream,
-        "status": ended.status,
-        "code": ended.code or None,
-        "deployment": opened.lane.deployment.name if opened else None,
-        "attempts": len(decision.attempts),
-        "seconds": round(seconds, 4),
-        "ttft_s": _ttft_s(opened),
-        "prompt_tokens": usage.prompt_tokens if usage else None,
-        "output_tokens": usage.output_tokens if usage else None,
-        "cost_usd": usd(opened.attempt.cost_nano) if opened else None,
-    }
+    return CallLine(
+        id=call.id,
+        decision=decision.id,
+        key=call.tenant.name,
+        route=call.route,
+        endpoint=call.endpoint,
+        stream=call.stream,
+        status=ended.status,
+        code=ended.code or None,
+        deployment=opened.lane.deployment.name if opened else None,
+        attempts=len(decision.attempts),
+        seconds=round(seconds, 4),
+        ttft_s=_ttft_s(opened),
+        prompt_tokens=usage.prompt_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        cost_usd=usd(opened.attempt.cost_nano) if opened else None,
+    )
 
 
 def _ttft_s(opened: Opened | None) -> float | None:

@@ -20,7 +20,7 @@ class Frozen(msgspec.Struct, frozen=True):
     """A value: equal by content, never changed after it was made."""
 
 
-class Price(Frozen, frozen=True):
+class Price(Frozen, frozen=True, omit_defaults=True):
     """Nano-dollars per one million tokens, in and out. Prompt tokens that the cloud had in its cache cost `cached`,
     where that is known; a call of more than `long_tokens` of prompt (0: no such bound) costs `long` as a whole."""
 

@@ -8,14 +8,16 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from gateway import loading
 from gateway.app import Gateway
 from gateway.catalog import Catalog
-from gateway.decisions import Kept
 from gateway.ledger.place import NOTHING_USUAL, Storage
+from gateway.ledger.recall import told
 from gateway.log import Log
+from gateway.prices import usd_to_nano
 from gateway.serve import Listen, Running, running
 from gateway.transport import Client
 from tests.listening import listening
@@ -35,6 +37,21 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+class Decided:
+    """What `explain` tells of a call, by attributes; money in nano-dollars too."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.__dict__.update(told)
+        costs = [usd_to_nano(tried["cost_usd"]) for tried in told["attempts"]]
+        self.attempts = [SimpleNamespace(**t, cost_nano=c) for t, c in zip(told["attempts"], costs, strict=True)]
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"explain tells nothing of {name}")
+
+    def __repr__(self) -> str:
+        return repr(self.__dict__)
 
 
 class Served:
@@ -61,10 +78,10 @@ class Served:
         """The access lines written so far."""
         return [record for record in self.log() if record["event"] == "call"]
 
-    def decisions(self) -> list[Kept]:
+    def decisions(self) -> list[Decided]:
         """The decisions kept so far, the latest first."""
         self.settled()
-        return self.gateway.decisions.latest(1_000_000)
+        return [Decided(told(line)) for line in self.gateway.decisions.latest(1_000_000)]
 
     def metrics(self) -> str:
         """What Prometheus would read."""

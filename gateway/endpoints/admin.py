@@ -10,9 +10,9 @@ from gateway.decisions import Decisions
 from gateway.endpoints.accounting import asked
 from gateway.endpoints.guard import Guard
 from gateway.errors import Answerable
-from gateway.explain import Asked, dry_run, render
+from gateway.explain import Asked, dry_run
 from gateway.ledger.book import Ledger
-from gateway.ledger.recall import recall
+from gateway.ledger.recall import recall, told
 from gateway.metrics import Metrics
 from gateway.parts import Current
 
@@ -29,12 +29,12 @@ def add_routes(
 
     @app.get("/admin/decisions", dependencies=[may_read])
     async def latest(count: Annotated[int, Query(ge=1, le=1000)] = 20) -> JSONResponse:
-        return _json([render(kept, current.parts.fleet) for kept in decisions.latest(count)])
+        return _json([told(line) for line in decisions.latest(count)])
 
     @app.get("/admin/decisions/{id_}", dependencies=[may_read])
     async def decision(id_: str) -> JSONResponse:
-        if (kept := decisions.get(id_)) is not None:
-            return _json(render(kept, current.parts.fleet))
+        if (line := decisions.get(id_)) is not None:
+            return _json(told(line))
         found = await asked(ledger, lambda database: recall(database, id_)) if ledger is not None else None
         if found is None:
             where = "in the ledger" if ledger is not None else f"among the last {decisions.size} calls"

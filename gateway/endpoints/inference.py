@@ -170,8 +170,8 @@ class Exchange:
     def _decided(self, call: Call, route: Route) -> Decision:
         now = self.clock()
         decision = decide(call, route.candidates(now), route.policies, now)
-        decision.id = http.fresh_id("dec")
         decision.wall = self.parts.settlement.wall()
+        decision.id = http.fresh_id("dec")
         return decision
 
     def _head(self) -> http.Headers:

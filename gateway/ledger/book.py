@@ -1,7 +1,7 @@
 """The ledger as the rest of the gateway sees it: calls begin and end in it, and it can be read.
 
-Rule 1. Nothing here waits: `begin` is a copy in memory, `keep` an entry in a list. Lines are made together a few times
-        a second; threads do the rest.
+Rule 1. Nothing here waits: `begin` is a copy in memory, `keep` an entry in a list. A few times a second lines go to
+        threads that do the rest.
 Rule 2. A call is in its slot until its line is in the journal, and in the journal until it is in the database: whenever
         the process dies, every call is in one of them, and none is counted twice.
 """
@@ -19,14 +19,11 @@ from gateway.ledger.journal import Journal
 from gateway.ledger.migrations import TooNew, ready
 from gateway.ledger.place import Place, Storage, place
 from gateway.ledger.retention import Bound, Retention
-from gateway.ledger.rows import Finished
 from gateway.ledger.writer import Batch, Tally, Writer
 from gateway.log import Log
 from gateway.router import Decision
 
 FLUSH_S = 0.05
-TOGETHER = 64
-"""Lines made in one go: more would hold up the loop."""
 CLOSE_S = 5.0
 FLUSHED_S = 2.0
 CALLS_IN_MEMORY = 20_000
@@ -58,7 +55,7 @@ class Ledger:
         self.place, self._log = place, log
         bound = Bound(keep_days, CALLS_IN_MEMORY if place.in_memory else None)
         self._retention = Retention(bound, clock, wall)
-        self._waiting: list[tuple[Finished, int]] = []
+        self._waiting: list[tuple[bytes, int]] = []
         self._slots: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,7 +105,7 @@ class Ledger:
     async def aclose(self) -> None:
         """Writes what waits; what the database does not take in time stays in the journal."""
         if self._writer is not None:
-            self._flush_all()
+            self._flush()
             await asyncio.to_thread(self._writer.close, CLOSE_S)
             self._writer = None
 
@@ -120,36 +117,20 @@ class Ledger:
             if slot >= 0:
                 self._slots[decision.id] = slot
 
-    def keep(self, finished: Finished) -> None:
-        """The call ended."""
-        self._waiting.append((finished, self._slots.pop(finished.decision.id, -1)))
+    def keep(self, id_: str, line: bytes) -> None:
+        """The call of that decision ended, and this is its line."""
+        self._waiting.append((line, self._slots.pop(id_, -1)))
         if self._timer is None and self._loop is not None:
             self._timer = self._loop.call_later(FLUSH_S, self._flush)
 
     def _flush(self) -> None:
-        """Makes the lines of some calls; of more in the loop's next round."""
-        self._timer = None
-        some, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
-        if self._writer is None or not some:
-            return
-        made = []
-        for finished, slot in some:
-            try:
-                made.append((rows.line(finished), slot))
-            except Exception as error:  # noqa: BLE001  (a bug of ours: the slot tells of this call, the others go on)
-                self._log.bug(error)
-        self._writer.add(Batch([line for line, _ in made], [slot for _, slot in made]))
-        if self._waiting:
-            assert self._loop is not None
-            self._timer = self._loop.call_later(0, self._flush)
-
-    def _flush_all(self) -> None:
+        """Hands on what waits."""
         if self._timer is not None:
             self._timer.cancel()
-        while self._waiting:
-            self._flush()
-            if self._timer is not None:
-                self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, []
+        if self._writer is not None and waiting:
+            self._writer.add(Batch([line for line, _ in waiting], [slot for _, slot in waiting]))
 
     # ------------------------------------------------------------------ reading
     @property
@@ -164,7 +145,7 @@ class Ledger:
     async def read(self, ask: Callable[[Database], T]) -> T:
         """What the database answers, with all that ended before in it, as far as it can take that in. Raises Away,
         and does not wait for a database of which that is known."""
-        self._flush_all()
+        self._flush()
         if self.tally.database_away:
             raise Away("the database takes nothing now")
         deadline = time.monotonic() + FLUSHED_S

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
+
 from gateway.errors import ArrieroError
 from gateway.ledger.place import Place
 
@@ -65,7 +67,7 @@ class Sqlite:
     def __init__(self, path: str) -> None:
         with _sqlite_errors():
             self._connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            _write_ahead(self._connection)
             self._connection.execute("PRAGMA synchronous=NORMAL")
 
     def execute(self, sql: str, values: Values = ()) -> int:
@@ -92,6 +94,16 @@ class Sqlite:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+@retry(retry=retry_if_exception(_is_locked), stop=stop_after_delay(WAIT_S), wait=wait_random(0.0, 0.05), reraise=True)
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Of several that make a file at once all but one are refused this at once: SQLite's timeout is not for it."""
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 @contextmanager

@@ -7,14 +7,14 @@ Rule 2. The row of a call says what its client got and what that cost (`cost_nan
 Rule 3. Nothing of a prompt, an answer or a key is in a row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
 from gateway.router import Attempt, Decision
-from gateway.types import Candidate, Price, Usage
+from gateway.types import Candidate, Price, Quantiles, Room, Usage
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -89,6 +89,25 @@ class Baseline(NamedTuple):
     price: Price
 
 
+class Seen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was known of a candidate when the call was decided, for `explain`; what is as usual is left out."""
+
+    name: str
+    cloud: str
+    model: str
+    region: str | None = None
+    price: Price | None = None
+    ttft: Quantiles | None = None
+    tpot: Quantiles | None = None
+    error_rate: float = 0.0
+    failures: int = 0
+    in_flight: int = 0
+    queue: int | None = None
+    kv_used: float | None = None
+    cooling_until: float = 0.0
+    room: Room | None = None
+
+
 class Finished(NamedTuple):
     """A call that ended. `delivered` is the attempt whose answer the client got, at least in part."""
 
@@ -97,57 +116,99 @@ class Finished(NamedTuple):
     status: int
     code: str
     seconds: float
-    baseline: Baseline | None = None
 
 
-def line(finished: Finished) -> bytes:
-    """The line of a call, with its line break."""
-    decision = finished.decision
-    candidates = {candidate.name: candidate for candidate in decision.candidates}
-    call = _call(finished, candidates)
-    attempts = [
-        _attempt(decision, n, attempt, candidates[attempt.deployment], finished.delivered)
-        for n, attempt in enumerate(decision.attempts, 1)
-    ]
-    return _encode((call, attempts)) + b"\n"
+class Lines:
+    """Makes the lines of calls, and compares their cost with a baseline's, if there is one.
 
+    Owns what was written down of candidates: what was known of them stays the same object while nothing changes."""
 
-def _call(finished: Finished, candidates: Mapping[str, Candidate]) -> tuple[object, ...]:
-    decision, delivered = finished.decision, finished.delivered
-    if delivered is None and finished.status == CLIENT_GONE and decision.attempts:
-        delivered = decision.attempts[-1]  # who asked and left pays for what was done for it
-    call, tenant = decision.call, decision.call.tenant
-    winner = candidates[delivered.deployment].deployment if delivered else None
-    usage = delivered.usage or NOTHING if delivered else NOTHING
-    compared = finished.baseline if call.endpoint != "embeddings" else None
-    return (
-        decision.id,
-        call.id,
-        int(decision.wall * 1000),
-        tenant.id or tenant.name,
-        tenant.name,
-        tenant.team or "",
-        call.route,
-        call.endpoint,
-        int(call.stream),
-        winner.name if winner else None,
-        winner.cloud if winner else None,
-        winner.model if winner else None,
-        *_used(usage),
-        _money(delivered.cost_nano) if delivered else 0,
-        _money(sum([attempt.cost_nano for attempt in decision.attempts])),
-        _money(compared.price.cost(*_tokens(usage))) if compared else None,
-        compared.model if compared else None,
-        int(any(attempt.cost_estimated for attempt in decision.attempts)),
-        len(decision.attempts),
-        _ms(delivered.began, delivered.first_byte) if delivered else None,
-        round(finished.seconds * 1000),
-        outcome(finished.status, finished.code),
-        finished.status,
-        _plain(finished.code),
-        call.labels,
-        _shown(decision),
-    )
+    MOST_VIEWS = 256
+
+    def __init__(self, baseline: Baseline | None = None) -> None:
+        self.baseline = baseline
+        self._of_plain: dict[int, tuple[Candidate, msgspec.Raw]] = {}
+        self._of_streams: dict[int, tuple[Candidate, msgspec.Raw]] = {}
+
+    def line(self, finished: Finished) -> bytes:
+        """The line of a call, with its line break."""
+        decision, delivered = finished.decision, finished.delivered
+        call = self._call(finished)
+        attempts = [_attempt(decision, n, tried, tried is delivered) for n, tried in enumerate(decision.attempts, 1)]
+        return _encode((call, attempts)) + b"\n"
+
+    def _call(self, finished: Finished) -> tuple[object, ...]:
+        decision, delivered = finished.decision, finished.delivered
+        if delivered is None and finished.status == CLIENT_GONE and decision.attempts:
+            delivered = decision.attempts[-1]  # who asked and left pays for what was done for it
+        call, tenant = decision.call, decision.call.tenant
+        winner = delivered.candidate.deployment if delivered else None
+        usage = delivered.usage or NOTHING if delivered else NOTHING
+        compared = self.baseline if call.endpoint != "embeddings" else None
+        spent, estimated = 0, False
+        for attempt in decision.attempts:
+            spent += attempt.cost_nano
+            estimated |= attempt.cost_estimated
+        return (
+            decision.id,
+            call.id,
+            int(decision.wall * 1000),
+            tenant.id or tenant.name,
+            tenant.name,
+            tenant.team or "",
+            call.route,
+            call.endpoint,
+            int(call.stream),
+            winner.name if winner else None,
+            winner.cloud if winner else None,
+            winner.model if winner else None,
+            *_used(usage),
+            _money(delivered.cost_nano) if delivered else 0,
+            _money(spent),
+            _money(compared.price.cost(*_tokens(usage))) if compared else None,
+            compared.model if compared else None,
+            int(estimated),
+            len(decision.attempts),
+            _ms(delivered.began, delivered.first_byte) if delivered else None,
+            round(finished.seconds * 1000),
+            outcome(finished.status, finished.code),
+            finished.status,
+            _plain(finished.code),
+            call.labels,
+            self._shown(decision),
+        )
+
+    def _shown(self, decision: Decision) -> dict[str, object]:
+        """What `explain` needs of a decision, and no more: it is kept for every call."""
+        call = decision.call
+        found: dict[str, object] = {
+            "now": decision.now,
+            "prompt_tokens": call.prompt_tokens,
+            "expected_output_tokens": call.expected_output_tokens,
+            "features": list(call.features),
+            "policies": decision.policies,
+            "order": [candidate.name for candidate in decision.order],
+            "candidates": self._seen(decision.candidates, call.stream),
+        }
+        if call.max_output_tokens is not None:
+            found["max_output_tokens"] = call.max_output_tokens
+        if decision.removed:
+            found["removed"] = decision.removed
+        if decision.notes:
+            found["notes"] = decision.notes
+        return found
+
+    def _seen(self, candidates: Sequence[Candidate], stream: bool) -> list[msgspec.Raw]:
+        views = self._of_streams if stream else self._of_plain
+        if len(views) > self.MOST_VIEWS:
+            views.clear()
+        found = []
+        for candidate in candidates:
+            kept = views.get(id(candidate))  # of an object that cannot go while it is kept
+            if kept is None:
+                kept = views[id(candidate)] = candidate, msgspec.Raw(_encode(seen(candidate, stream)))
+            found.append(kept[1])
+        return found
 
 
 def outcome(status: int, code: str) -> str:
@@ -157,10 +218,9 @@ def outcome(status: int, code: str) -> str:
     return "failed" if status != 200 else "incomplete" if code else "ok"
 
 
-def _attempt(
-    decision: Decision, n: int, attempt: Attempt, candidate: Candidate, delivered: Attempt | None
-) -> tuple[object, ...]:
-    deployment, usage = candidate.deployment, attempt.usage or NOTHING
+def _attempt(decision: Decision, n: int, attempt: Attempt, delivered: bool) -> tuple[object, ...]:
+    candidate, usage = attempt.candidate, attempt.usage or NOTHING
+    deployment = candidate.deployment
     began_s = attempt.began - decision.now
     own = candidate.marginal if deployment.gpu_nano_per_s else None
     return (
@@ -168,13 +228,13 @@ def _attempt(
         n,
         int((decision.wall + began_s) * 1000),
         decision.call.route,
-        attempt.deployment,
+        deployment.name,
         deployment.cloud,
         deployment.model,
         attempt.outcome,
         _plain(attempt.message),
         attempt.status,
-        int(attempt is delivered),
+        int(delivered),
         *_used(usage),
         price_row(candidate.price, deployment.per_character, deployment.price_source),
         _money(attempt.cost_nano),
@@ -216,45 +276,33 @@ def price_row(price: Price | None, per_character: Price | None, source: str) -> 
 
 def _plain(text: str) -> str:
     """Without what a database or a terminal chokes on."""
+    if not text:
+        return text
     if text.isascii() and text.isprintable():
         return text[:256]
     return "".join(c if c.isprintable() else "?" for c in text[:256])
 
 
-def _shown(decision: Decision) -> dict[str, object]:
-    """What `explain` needs of a decision, and no more: it is kept for every call."""
-    call = decision.call
-    return {
-        "now": decision.now,
-        "prompt_tokens": call.prompt_tokens,
-        "max_output_tokens": call.max_output_tokens,
-        "expected_output_tokens": call.expected_output_tokens,
-        "features": list(call.features),
-        "policies": decision.policies,
-        "notes": decision.notes,
-        "removed": decision.removed,
-        "order": [candidate.name for candidate in decision.order],
-        "candidates": [_candidate(candidate, call.stream) for candidate in decision.candidates],
-    }
+ROOMY = Room()
 
 
-def _candidate(candidate: Candidate, stream: bool) -> tuple[object, ...]:
-    """What recall.py reads; whole objects where the encoder takes them apart faster than we could."""
-    deployment = candidate.deployment
-    return (
+def seen(candidate: Candidate, stream: bool) -> Seen:
+    deployment, speed = candidate.deployment, candidate.speed(stream)
+    return Seen(
         deployment.name,
         deployment.cloud,
         deployment.model,
         deployment.region,
         candidate.price,
-        (candidate.stream if stream else candidate.plain).ttft,
+        speed.ttft,
+        speed.tpot,
         candidate.error_rate,
         candidate.failures,
         candidate.in_flight,
         candidate.queue,
         candidate.kv_used,
         candidate.cooling_until,
-        candidate.room,
+        candidate.room if candidate.room != ROOMY else None,
     )
 
 

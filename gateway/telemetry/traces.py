@@ -110,7 +110,7 @@ class Traces:
 def _attempt(traced: Traced, trace: Trace, attempt: Attempt, number: int) -> Recorded:
     decision, opened = traced.decision, traced.opened
     call = decision.call
-    deployment = next(c.deployment for c in decision.candidates if c.name == attempt.deployment)
+    deployment = attempt.candidate.deployment
     attributes: dict[str, Value] = {
         **_asked(call, deployment.model),
         "gen_ai.provider.name": PROVIDERS.get(deployment.cloud, deployment.cloud),

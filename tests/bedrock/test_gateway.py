@@ -121,7 +121,7 @@ async def test_tools_in_a_stream_are_a_plain_call_streamed_and_said() -> None:
         assert isinstance(json.loads("".join(p.function.arguments for p in pieces)), dict)
         assert chunks[-1].usage.total_tokens
         assert w.asked() == [("converse", "done")]
-        decision = w.served.decisions()[0].decision
+        decision = w.served.decisions()[0]
         assert decision.attempts[0].degraded == {"stream": "emulated"}
 
 
@@ -328,7 +328,7 @@ async def test_what_is_odd_but_whole_is_a_good_answer(fault: Any) -> None:
         w.box.set("bedrock", fault=fault)
         assert (await ask(w.served, chat(stream=True, max_tokens=5))).done
         assert (await ask(w.served, chat(max_tokens=5))).status == 200
-        estimated = [kept.decision.attempts[0].cost_estimated for kept in w.served.decisions()]
+        estimated = [kept.attempts[0].cost_estimated for kept in w.served.decisions()]
         assert estimated == [fault["kind"] == "no_usage"] * 2
 
 
@@ -359,7 +359,7 @@ async def test_too_long_a_prompt_goes_on_to_a_larger_window() -> None:
 async def test_a_model_that_only_a_profile_has_is_our_config_and_not_the_caller() -> None:
     async with world({"account": "bedrock", "model": "meta.llama3-3-70b-instruct-v1:0"}, GROQ) as w:
         assert (await ask(w.served, chat())).headers["x-arriero-deployment"] == "groq"
-        assert w.served.decisions()[0].decision.attempts[0].outcome == "model_gone"
+        assert w.served.decisions()[0].attempts[0].outcome == "model_gone"
 
 
 async def test_a_daily_quota_cools_for_as_long_as_ever_and_a_minutes_does_not() -> None:

@@ -77,7 +77,7 @@ def test_the_headers_of_a_refusal_are_kept() -> None:
 async def test_streamed_usage_is_bedrocks_and_no_estimate() -> None:
     async with world() as w:
         assert (await ask(w.served, chat(stream=True, max_tokens=9))).done
-        record, kept = w.box.calls()[0], w.served.decisions()[0].decision.attempts[0]
+        record, kept = w.box.calls()[0], w.served.decisions()[0].attempts[0]
         assert not kept.cost_estimated
         assert w.served.calls()[0]["prompt_tokens"] == record["prompt_tokens"]
         assert w.served.calls()[0]["output_tokens"] == 9
@@ -96,7 +96,7 @@ async def test_throttling_in_mid_stream_is_a_quota_of_ours() -> None:
     async with world() as w:
         w.box.set("bedrock", fault={"kind": "error_event", "status": 429, "after_tokens": 2})
         await ask(w.served, chat(stream=True))
-        assert w.served.decisions()[0].decision.attempts[0].outcome == "rate_limited"
+        assert w.served.decisions()[0].attempts[0].outcome == "rate_limited"
         w.box.set("bedrock", fault={"kind": "error_event", "status": 429})
         with pytest.raises(openai.RateLimitError):
             await w.stream()

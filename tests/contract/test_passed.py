@@ -87,9 +87,9 @@ async def test_who_cannot_take_it_is_passed_over_without_a_word_against_it() -> 
         assert answer.headers["x-arriero-deployment"] == "vllm"
         lanes = on.served.gateway.fleet.routes["r"].lanes
         assert lanes["groq"].facts.failures == 0
-        kept = on.served.decisions()[0].decision
+        kept = on.served.decisions()[0]
         assert [(a.deployment, a.outcome) for a in kept.attempts] == [("groq", "unfit"), ("vllm", "ok")]
-        assert ("capability", "n emulated at groq") in kept.notes
+        assert {"policy": "capability", "note": "n emulated at groq"} in kept.notes
 
 
 # ---------------------------------------------------------------------- stop strings
@@ -221,7 +221,7 @@ async def test_usage_that_a_cloud_does_not_tell_is_estimated_in_a_stream_and_mar
                 assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
             else:
                 assert told == []
-            assert served.decisions()[0].decision.attempts[0].cost_estimated
+            assert served.decisions()[0].attempts[0].cost_estimated
 
 
 # ---------------------------------------------------------------------- an error in a 200
@@ -240,4 +240,4 @@ async def test_a_rate_limit_told_in_a_200_is_one_also_where_something_is_stood_i
         async with serving(document) as served:
             answer = await ask(served, chat(n=2, stream=stream))
             assert answer.status == 429
-            assert [a.outcome for a in served.decisions()[0].decision.attempts] == ["rate_limited"]
+            assert [a.outcome for a in served.decisions()[0].attempts] == ["rate_limited"]

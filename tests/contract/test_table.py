@@ -65,8 +65,8 @@ class Bed:
         assert answer.status == 200 or row.title in REFUSED_BY_THE_CLOUD, answer.body
         said = answer.headers.get("x-arriero-degraded", "")
         degraded = dict(part.split("=") for part in said.split(",") if part)
-        decision = next(d for d in self.served.decisions() if d.decision.id == answer.headers["x-arriero-decision"])
-        assert decision.decision.attempts[-1].degraded == degraded
+        decision = next(d for d in self.served.decisions() if d.id == answer.headers["x-arriero-decision"])
+        assert decision.attempts[-1].degraded == degraded
         if row.name in degraded:
             return degraded_as(degraded[row.name], row, answer, calls)
         _, bare = await self.asked(cloud, without(row, self.endpoint))

@@ -136,7 +136,7 @@ async def test_a_cloud_without_its_token_leaves_the_call_to_the_next() -> None:
         async with serving(document) as served, sdk(served) as client:
             answer = await client.chat.completions.with_raw_response.create(model=MODEL, messages=HELLO, max_tokens=1)
             assert answer.status_code == 200
-            first, second = served.decisions()[0].decision.attempts
+            first, second = served.decisions()[0].attempts
             assert (first.deployment, second.deployment) == ("databricks", "groq")
             assert "/oidc/v1/token answered 404" in str(first.message)
             assert "the-secret" not in json.dumps(served.log()) + str(first)

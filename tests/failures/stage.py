@@ -69,7 +69,7 @@ class Stage:
 
     def outcomes(self) -> list[str]:
         """How each attempt of the latest call ended."""
-        return [attempt.outcome for attempt in self.served.decisions()[0].decision.attempts]
+        return [attempt.outcome for attempt in self.served.decisions()[0].attempts]
 
     async def check(self) -> None:
         """The rules above."""
@@ -81,8 +81,8 @@ class Stage:
         assert len(lines) == self.calls
         decided = [line["decision"] for line in lines if "decision" in line]
         kept = self.served.decisions()
-        assert sorted(decided) == sorted(found.decision.id for found in kept)
-        assert all(attempt.ended is not None for found in kept for attempt in found.decision.attempts)
+        assert sorted(decided) == sorted(found.id for found in kept)
+        assert all(attempt.outcome for found in kept for attempt in found.attempts), "an attempt was left open"
 
 
 @contextlib.asynccontextmanager

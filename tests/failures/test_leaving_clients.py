@@ -112,7 +112,7 @@ async def test_c1_a_stream_that_was_left_is_settled_with_what_had_come() -> None
         await on.served.at_rest()
         (line,) = on.served.calls()
         assert (line["status"], line["output_tokens"], line["deployment"]) == (499, 7, "a")
-        attempt = on.served.decisions()[0].decision.attempts[0]
+        attempt = on.served.decisions()[0].attempts[0]
         assert (attempt.outcome, attempt.cost_estimated) == ("client_gone", True)
 
 

@@ -38,7 +38,7 @@ def assert_incomplete(on: Stage, answer: Answer, texts: list[str]) -> None:
     line = on.served.calls()[-1]
     assert (line["status"], line["code"]) == (200, "stream_incomplete")
     assert line["output_tokens"] == len(texts)
-    kept = on.served.decisions()[0].decision.attempts[-1]
+    kept = on.served.decisions()[0].attempts[-1]
     assert kept.cost_estimated
     assert kept.outcome not in ("ok", "client_gone")
 

@@ -301,7 +301,7 @@ async def test_a9_an_answer_without_usage_is_delivered_estimated_and_counted() -
         answer = await on.ask()
         assert (answer.status, "usage" in answer.json()) == (200, False)
         kept = on.served.decisions()[0]
-        assert kept.decision.attempts[0].cost_estimated
+        assert kept.attempts[0].cost_estimated
         assert on.served.calls()[0]["output_tokens"] > 100
         assert 'arriero_usage_estimated_total{deployment="a",route="r"} 1.0' in on.served.metrics()
 

@@ -55,9 +55,8 @@ async def test_b1_a_refused_connection_fails_over_within_20_ms() -> None:
             for _ in range(20):
                 answer = await on.ask()
                 assert (answer.status, answer.headers["x-arriero-deployment"]) == (200, "b")
-                kept = on.served.decisions()[0].decision.attempts[0]
-                assert kept.ended is not None
-                times.append(kept.ended - kept.began)
+                kept = on.served.decisions()[0].attempts[0]
+                times.append(kept.seconds)
             assert sorted(times)[len(times) // 2] < 0.02
             assert on.outcomes() == ["refused", "ok"]
         async with stage(url) as on:
@@ -75,8 +74,8 @@ async def test_b2_only_the_first_calls_wait_for_a_host_that_takes_no_connections
                 began = time.monotonic()
                 assert (await on.ask()).status == 200
                 seconds.append(time.monotonic() - began)
-            tried = [kept for kept in on.served.decisions() if len(kept.decision.attempts) == 2]
-            assert [kept.decision.attempts[0].outcome for kept in tried] == ["connect_timeout"] * 5
+            tried = [kept for kept in on.served.decisions() if len(kept.attempts) == 2]
+            assert [kept.attempts[0].outcome for kept in tried] == ["connect_timeout"] * 5
             assert all(0.15 < taken < 1.0 for taken in seconds[:5])
             assert max(seconds[5:]) < 0.15
         async with stage(url, account=timeouts(connect_s=0.1)) as on:

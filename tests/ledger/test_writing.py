@@ -21,7 +21,7 @@ from gateway.ledger.journal import Full, Journal, orphans
 from gateway.ledger.migrations import MIGRATIONS, migrate
 from gateway.ledger.place import Place, Storage, place
 from gateway.ledger.retention import DAY_MS, EVERY_S, Bound, Retention
-from gateway.ledger.rows import ATTEMPTS, CALLS, intent, line
+from gateway.ledger.rows import ATTEMPTS, CALLS, Lines, intent
 from gateway.ledger.underway import Underway, records
 from gateway.ledger.writer import Batch, Writer
 from gateway.router import Attempt, Decision
@@ -56,9 +56,12 @@ def finished(n: int, at_ms: int = AT_MS, **fields: Any) -> rows.Finished:
     price = Price(1_000_000_000, 2_000_000_000)
     candidate = Candidate(deployment=Deployment(name="d", account="d", cloud="c", model="m", price=price), price=price)
     call = Call(id=f"n{n}", tenant=Tenant("k", id="k1"), route="r", model="r", endpoint="chat/completions", **fields)
-    attempt = Attempt("d", 1000.0, "ok", first_byte=1000.5, ended=1001.0, cost_nano=5000, usage=Usage(3, 1))
+    attempt = Attempt(candidate, 1000.0, "ok", first_byte=1000.5, ended=1001.0, cost_nano=5000, usage=Usage(3, 1))
     decision = Decision(f"dec_{n}", call, 1000.0, at_ms / 1000, (), [candidate], {}, [], [candidate], [attempt])
     return rows.Finished(decision, attempt, 200, "", 1.0)
+
+
+line = Lines().line
 
 
 def count(database: Database, table: str = "arriero_calls") -> int:

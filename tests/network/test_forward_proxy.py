@@ -70,7 +70,7 @@ async def test_a_proxy_that_refuses_costs_an_attempt_and_not_the_call() -> None:
     ):
         answer = await ask(served, chat("r"))
         assert answer.status == 200
-        first, second = served.decisions()[0].decision.attempts
+        first, second = served.decisions()[0].attempts
         assert (first.deployment, first.outcome, second.deployment) == ("behind", "proxy", "direct")
         assert f"the proxy localhost:{proxy.port} wants other credentials (407)" in str(first.message)
         said = (
@@ -112,7 +112,7 @@ async def test_the_environments_proxy_leads_to_every_other_host(monkeypatch: pyt
         }
         async with serving(document) as served:
             await ask(served, chat("r"))
-            outcomes = [attempt.outcome for attempt in served.decisions()[0].decision.attempts]
+            outcomes = [attempt.outcome for attempt in served.decisions()[0].attempts]
         assert proxy.asked == ["CONNECT cloud.invalid:443 HTTP/1.1"]
         assert outcomes == ["proxy", "dns"]
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.explain import render, text
+from gateway.explain import text
+from gateway.ledger.recall import told
 from gateway.log import Log
 from sandbox.run import Sandbox
 from tests import process
@@ -80,10 +81,11 @@ async def test_what_a_cloud_says_cannot_move_the_terminal_of_who_asks_why() -> N
     async with upstream(odd) as cloud, serving(config({"r": route("a")}, a=cloud.url)) as served:
         assert (await ask(served, chat("r", stream=True))).status == 502
         await served.at_rest()
-        (kept,) = served.decisions()
-        told = text(render(kept, served.gateway.fleet))
-        assert "with te?31mxt" in told
-        assert not CONTROLS.search(told)
+        served.settled()
+        (line,) = served.gateway.decisions.latest(9)
+        shown = text(told(line))
+        assert "with te?31mxt" in shown
+        assert not CONTROLS.search(shown)
         assert not CONTROLS.search(served._log.getvalue().decode())
 
 

@@ -45,7 +45,7 @@ class Stage:
 
     def attempts(self) -> list[tuple[str, str]]:
         """(deployment, outcome) of each attempt of the last call."""
-        return [(a.deployment, a.outcome) for a in self.served.decisions()[0].decision.attempts]
+        return [(a.deployment, a.outcome) for a in self.served.decisions()[0].attempts]
 
     async def check(self) -> None:
         """Nothing stays taken and nothing of ours broke."""

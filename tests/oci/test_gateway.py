@@ -142,7 +142,7 @@ async def test_a_session_token_signs_as_well(tmp_path: Any) -> None:
 async def test_what_was_dropped_is_in_the_header_and_in_the_decision(stage: Stage) -> None:
     answer = await stage.raw(user="ann", max_tokens=9_000)
     assert answer.headers["x-arriero-degraded"] == "max_tokens=clamped,user=dropped"
-    assert stage.served.decisions()[0].decision.attempts[0].degraded == {"max_tokens": "clamped", "user": "dropped"}
+    assert stage.served.decisions()[0].attempts[0].degraded == {"max_tokens": "clamped", "user": "dropped"}
 
 
 async def test_what_oracle_has_no_word_for_is_another_clouds_to_answer_and_says_nothing_against_it() -> None:
@@ -345,10 +345,10 @@ async def test_odd_forms_of_a_whole_stream_are_read_as_the_same_text(fault: dict
 async def test_without_usage_the_tokens_are_estimated_and_said_to_be(stage: Stage) -> None:
     stage.box.set("oci", fault={"kind": "no_usage"})
     await stage.ask(max_tokens=9)
-    assert stage.served.decisions()[0].decision.attempts[0].cost_estimated
+    assert stage.served.decisions()[0].attempts[0].cost_estimated
     chunks = await stage.stream(max_tokens=9)
     assert [chunk.usage.model_extra for chunk in chunks if chunk.usage] == [{"estimated": True}]
-    assert stage.served.decisions()[0].decision.attempts[0].cost_estimated
+    assert stage.served.decisions()[0].attempts[0].cost_estimated
 
 
 async def test_padding_alone_is_no_sign_of_life() -> None:
@@ -378,7 +378,7 @@ async def test_a_call_is_settled_by_characters_where_oracle_bills_those(stage: S
     assert (usage.prompt_characters, usage.completion_characters) == (4, output)
     assert answer.headers["x-arriero-cost-usd"] == f"{(4 + output) * 0.18 / 1e6:.8f}".rstrip("0")
     await stage.stream(messages=[{"role": "user", "content": "né 🦙"}], max_tokens=9)
-    attempt = stage.served.decisions()[0].decision.attempts[0]
+    attempt = stage.served.decisions()[0].attempts[0]
     assert attempt.cost_nano == (4 + output) * 180
     assert not attempt.cost_estimated
 
@@ -389,7 +389,7 @@ async def test_a_price_in_the_config_is_by_tokens() -> None:
         usage = answer.parse().usage
         assert not hasattr(usage, "prompt_characters")
         cost = usage.prompt_tokens * 1000 + 9 * 2000
-        assert stage.served.decisions()[0].decision.attempts[0].cost_nano == cost
+        assert stage.served.decisions()[0].attempts[0].cost_nano == cost
 
 
 async def test_a_plain_answer_of_another_shape_streams_nothing() -> None:

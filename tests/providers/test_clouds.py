@@ -50,7 +50,7 @@ async def test_a_plain_call_and_a_stream_say_the_same(cloud: str) -> None:
         calls = box.calls()
         assert [call["credential"] for call in calls] == ["ok", "ok"]
         assert [call["ended"] for call in calls] == ["done", "done"]
-        assert sum(kept.decision.attempts[0].cost_estimated for kept in served.gateway.decisions.latest(9)) == 0
+        assert sum(kept.attempts[0].cost_estimated for kept in served.decisions()[:9]) == 0
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
@@ -63,7 +63,7 @@ async def test_usage_that_was_not_asked_for_is_not_shown(cloud: str) -> None:
         assert not [c for c in chunks if c.usage or not c.choices]
         (call,) = served.calls()
         assert call["output_tokens"] == 5
-        assert not served.gateway.decisions.latest(1)[0].decision.attempts[0].cost_estimated
+        assert not served.decisions()[0].attempts[0].cost_estimated
 
 
 @pytest.mark.parametrize("cloud", BY_KEY)
@@ -95,7 +95,7 @@ async def test_an_unknown_model_at_the_cloud_is_not_the_callers_fault(cloud: str
                 with pytest.raises(openai.InternalServerError) as refused:
                     await client.chat.completions.create(model=weights, messages=HELLO)
             assert refused.value.status_code == 502, refused.value
-            (attempt,) = served.gateway.decisions.latest(1)[0].decision.attempts
+            (attempt,) = served.decisions()[0].attempts
             assert attempt.outcome == "model_gone", (attempt.status, attempt.message)
 
 

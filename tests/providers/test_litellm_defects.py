@@ -97,7 +97,7 @@ async def test_azures_422_for_a_parameter_stays_a_422_in_its_words() -> None:
         serving(one(cloud.url, "azure", api_key="k", form="models")) as served,
     ):
         answer = await ask(served)
-        attempt = served.decisions()[0].decision.attempts[0]
+        attempt = served.decisions()[0].attempts[0]
     assert (answer.status, answer.error["message"]) == (422, refusal["message"])
     assert attempt.outcome in ("caller_error", "parameter")
 
@@ -123,7 +123,7 @@ async def test_vertexs_error_in_a_list_is_understood_and_its_headers_are_kept() 
         serving(one(cloud.url, "vertex", project="p", token="ya29.demo")) as served,
     ):
         answer = await ask(served)
-        attempt = served.decisions()[0].decision.attempts[0]
+        attempt = served.decisions()[0].attempts[0]
     assert (answer.status, answer.error["code"]) == (429, "upstream_rate_limited")
     assert int(answer.headers["retry-after"]) in (6, 7)
     assert attempt.outcome == "rate_limited"

@@ -59,8 +59,8 @@ async def test_an_answer_with_odd_usage_is_passed_on_and_settled_once(usage: dic
         assert not [record for record in served.log() if record["event"] == "bug"]
         assert len(served.decisions()) == 2
         for kept in served.decisions():
-            assert [attempt.outcome for attempt in kept.decision.attempts] == ["ok"]
-            assert kept.decision.attempts[0].cost_nano >= 0
+            assert [attempt.outcome for attempt in kept.attempts] == ["ok"]
+            assert kept.attempts[0].cost_nano >= 0
 
 
 class Failing:
