@@ -17,6 +17,7 @@ from gateway.endpoints import accounting, admin, keys
 from gateway.endpoints.guard import Guard
 from gateway.endpoints.inference import Inference
 from gateway.endpoints.models import Models
+from gateway.endpoints.operations import PostOnly
 from gateway.fleet import Fleet, Lasting
 from gateway.front import Front, application
 from gateway.health import Health
@@ -78,7 +79,7 @@ class Gateway:
         self._adopt(self.current.parts)
         models = Models(self.current, int(wall()))
         inference = {f"/v1/{endpoint}": Inference(endpoint, self.current) for endpoint in ENDPOINTS}
-        routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in inference.items()]
+        routes = [Route(path, PostOnly()) for path in inference]
         listing = [Route("/v1/models", models.list), Route("/v1/models/{name:path}", models.one)]
         self.public = Front(inference, application([*routes, *listing], self.live))
         self.admin = application([], self.live)

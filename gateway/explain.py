@@ -37,7 +37,7 @@ def dry_run(asked: Asked, fleet: Fleet) -> dict[str, Any]:
     now = fleet.clock()
     tenant = Tenant("dry-run")
     call = Call(
-        id="dry-run",
+        id=f"dry-run at {now}",
         tenant=tenant,
         route=route.name,
         model=asked.route,
@@ -49,7 +49,6 @@ def dry_run(asked: Asked, fleet: Fleet) -> dict[str, Any]:
         expected_output_tokens=fleet.health.expected_output_tokens(route.name, tenant.name, asked.max_tokens),
         labels=asked.labels,
         session=asked.session,
-        seed=int(now * 1e6),
     )
     decision = decide(call, route.candidates(now), route.policies, now)
     found = considered(Lines().line(Finished(decision, None, 0, "", 0.0)))

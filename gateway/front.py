@@ -8,21 +8,21 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.cycle import Hot
 from gateway.endpoints import operations
 from gateway.live import Live
 
 
 class Front:
-    """The public application: a call to a hot path goes straight to its endpoint, all else through the framework.
+    """The public application: the server hands a POST to a hot path straight to its endpoint, all else is ASGI's.
 
-    The framework's layers cost as much as everything that the gateway itself does to a call."""
+    The framework's layers and ASGI's messages cost as much as everything that the gateway itself does to a call."""
 
-    def __init__(self, hot: Mapping[str, ASGIApp], rest: ASGIApp) -> None:
-        self.hot, self.rest = hot, rest
+    def __init__(self, hot: Mapping[str, Hot], rest: ASGIApp) -> None:
+        self.hot, self._rest = hot, rest
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        endpoint = self.hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        return (endpoint or self.rest)(scope, receive, send)
+        return self._rest(scope, receive, send)
 
 
 def application(routes: list[Route], live: Live) -> FastAPI:

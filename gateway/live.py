@@ -12,27 +12,6 @@ from prometheus_client import Gauge
 Task = asyncio.Task[Any]
 
 
-class LiveCall:
-    """The block of one live call; as a class, for a generator would cost as much as the rest of it."""
-
-    __slots__ = ("_empty", "_task", "_tasks")
-
-    def __init__(self, tasks: set[Task], empty: asyncio.Event) -> None:
-        self._tasks, self._empty = tasks, empty
-
-    def __enter__(self) -> Task:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._tasks.add(task)
-        return task
-
-    def __exit__(self, *_: object) -> None:
-        self._tasks.discard(self._task)
-        if not self._tasks:
-            self._empty.set()
-
-
 class Live:
     """Which calls are live."""
 
@@ -50,9 +29,15 @@ class Live:
         """The live calls."""
         return frozenset(self._tasks)
 
-    def call(self) -> LiveCall:
-        """The current task is a live call until the block ends."""
-        return LiveCall(self._tasks, self._empty)
+    def begin(self, task: Task) -> None:
+        """A call is live, until `end`."""
+        self._tasks.add(task)
+
+    def end(self, task: Task) -> None:
+        """Any number of times."""
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._empty.set()
 
     def drain(self) -> None:
         """Readiness fails from now on."""

@@ -8,17 +8,18 @@ import asyncio
 import contextlib
 import socket
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import httptools
 import uvicorn
 from uvicorn._types import ASGIVersions
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.cycle import Cycle, Hot
 from gateway.errors import error_body
 
 MAX_HEAD_BYTES = 65536
@@ -28,115 +29,6 @@ POLL_S = 0.005
 MAX_KNOWN_URL = 128
 """Bytes of a URL that is kept once it was read: nearly every call comes to one of a few."""
 ASGI: ASGIVersions = {"version": "3.0", "spec_version": "2.3"}
-
-
-class Cycle(RequestResponseCycle):
-    """One request and its answer, for endpoints that read and answer without ASGI's messages: headers are checked at
-    once, the head goes with the first of the body."""
-
-    head = b""
-    pieces: list[bytes] = []  # noqa: RUF012  (never this one: the first piece makes one)
-    unread_bytes = 0
-
-    @property
-    def has_request(self) -> bool:
-        """The whole of it is here."""
-        return not self.more_body
-
-    def take_body(self) -> bytes:
-        """What came of the request's body and was not taken yet."""
-        pieces, self.pieces, self.unread_bytes = self.pieces, [], 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def add_body(self, piece: bytes) -> None:
-        """More of the request's body came."""
-        if self.pieces:
-            self.pieces.append(piece)
-        else:
-            self.pieces = [piece]
-        self.unread_bytes += len(piece)
-        if self.unread_bytes > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
-        self.message_event.set()
-
-    async def receive(self) -> Any:
-        if self.waiting_for_100_continue and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.waiting_for_100_continue = False
-        if not self.disconnected and not self.response_complete:
-            self.flow.resume_reading()
-            await self.message_event.wait()
-            self.message_event.clear()
-        if self.disconnected or self.response_complete:
-            return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": self.take_body(), "more_body": self.more_body}
-
-    async def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """A whole answer; `content-length` is among the headers."""
-        await self.begin(status, headers)
-        await self.write(body, more=False)
-
-    async def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """The head of an answer."""
-        await self._room()
-        self.head = self._begun(status, headers)
-
-    async def write(self, body: bytes, *, more: bool = True) -> None:
-        """A piece of the answer's body, once the client took enough of what was written before."""
-        await self._room()
-        if self.response_complete:
-            raise RuntimeError("the answer is whole already")
-        if not self.disconnected:
-            self._write(body, more=more)
-
-    def close_after_answer(self) -> None:
-        """The connection ends with this answer."""
-        self.keep_alive = False
-
-    async def _room(self) -> None:
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-
-    def _begun(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The head of the answer. Raises RuntimeError for one in which a header would become two."""
-        lines = [STATUS_LINE[status].removesuffix(b"\r\n")]
-        self.chunked_encoding = True
-        for name, value in headers:
-            if name == b"connection" and value == b"close":
-                self.keep_alive = False
-                continue
-            if name == b"content-length":
-                self.chunked_encoding = False
-                self.expected_content_length = int(value)
-            lines.append(name + b": " + value)
-        if self.chunked_encoding:
-            lines.append(b"transfer-encoding: chunked")
-        if not self.keep_alive:
-            lines.append(b"connection: close")
-        head = b"\r\n".join([*lines, b"", b""])
-        if not head.count(b"\r") == head.count(b"\n") == len(lines) + 1 or b"\0" in head:
-            raise RuntimeError("a header of the answer holds a control character")
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        return head
-
-    def _write(self, body: bytes, *, more: bool) -> None:
-        head, self.head = self.head, b""
-        if not self.chunked_encoding:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0 or (self.expected_content_length and not more):
-                raise RuntimeError("the answer is not as long as its head says")
-            self.transport.write(head + body)
-        elif body:
-            self.transport.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, b"" if more else b"0\r\n\r\n"))
-        elif head or not more:
-            self.transport.write(head if more else head + b"0\r\n\r\n")
-        if not more:
-            self.response_complete = True
-            self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
 
 
 def _target(url: bytes) -> tuple[str, bytes, bytes]:
@@ -149,15 +41,19 @@ _known_target = lru_cache(maxsize=256)(_target)
 
 
 class Protocol(HttpToolsProtocol):
-    """One client connection. It stands in each request's scope as `extensions["arriero"]["connection"]`."""
+    """One client connection. A POST to one of the app's `hot` paths goes there as a Cycle, all else to the app."""
 
     task: asyncio.Task[Any] | None = None
     in_head = False
     head_bytes = 0
     idle_since = 0.0
-    cycle: Cycle
-    answering: Cycle
-    """Whose task began last. Not in the scope: the two would hold each other, and every call wait for the collector."""
+    hot: Mapping[str, Hot] = {}
+    cycle: Cycle | RequestResponseCycle  # type: ignore[assignment]
+    pipeline: deque[tuple[Cycle | RequestResponseCycle, Hot | None]]  # type: ignore[assignment]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.hot = getattr(self.app, "hot", {})
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -195,15 +91,28 @@ class Protocol(HttpToolsProtocol):
 
     def _begin(self) -> None:
         """Starts to answer, or puts the request behind the one that is being answered."""
-        version = self.parser.get_http_version()
+        method = self.parser.get_method()
         path, raw_path, query = _target(self.url) if len(self.url) > MAX_KNOWN_URL else _known_target(self.url)
-        before = self.cycle
-        self.cycle = Cycle(
+        keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+        before, endpoint = self.cycle, self.hot.get(path) if method == b"POST" else None
+        if endpoint is None:
+            self.cycle = self._asgi_cycle(method, (path, raw_path, query), keep_alive=keep_alive)
+        else:
+            self.cycle = Cycle(self, self.headers, keep_alive=keep_alive, expects_100=self.expect_100_continue)
+        if before is None or before.response_complete:
+            self._start(self.cycle, endpoint)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, endpoint))
+
+    def _asgi_cycle(self, method: bytes, target: tuple[str, bytes, bytes], *, keep_alive: bool) -> RequestResponseCycle:
+        path, raw_path, query = target
+        return RequestResponseCycle(
             scope={
                 "type": "http",
                 "asgi": ASGI,
-                "http_version": version,
-                "method": self.parser.get_method().decode("ascii"),
+                "http_version": self.parser.get_http_version(),
+                "method": method.decode("ascii"),
                 "scheme": self.scheme or "http",
                 "path": path,
                 "raw_path": raw_path,
@@ -213,7 +122,7 @@ class Protocol(HttpToolsProtocol):
                 "client": self.client,
                 "server": self.server,
                 "state": {},
-                "extensions": {"arriero": {"connection": self}},
+                "extensions": {},
             },
             transport=self.transport,
             flow=self.flow,
@@ -223,26 +132,33 @@ class Protocol(HttpToolsProtocol):
             default_headers=[],
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
-        if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self.answering = cast(Cycle, cycle)
-        super()._start_asgi_task(cycle, app)
+    def _start(self, cycle: Cycle | RequestResponseCycle, endpoint: Hot | None) -> None:
+        if isinstance(cycle, RequestResponseCycle):
+            task = self.loop.create_task(cycle.run_asgi(self.app))
+        else:
+            assert endpoint is not None
+            task = cycle.task = self.loop.create_task(endpoint(cycle))
+            task.add_done_callback(cycle.ended)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def on_body(self, body: bytes) -> None:
-        if not self.parser.should_upgrade() and not self.cycle.response_complete:
+        if isinstance(self.cycle, RequestResponseCycle):
+            super().on_body(body)
+        elif not self.parser.should_upgrade() and not self.cycle.response_complete:
             self.cycle.add_body(body)
 
     def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
+        if self.parser.should_upgrade():
+            return
+        if isinstance(self.cycle, RequestResponseCycle):
             super().on_message_complete()
+        elif not self.cycle.response_complete:
+            self.cycle.end_body()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -255,7 +171,7 @@ class Protocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._start(*self.pipeline.pop())
             return
         self.idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -287,15 +203,6 @@ class Protocol(HttpToolsProtocol):
         """After a whole request: uvicorn stops reading at 64 KiB of body and would not see that the client left."""
         if not self.pipeline:
             self.flow.resume_reading()
-
-    @property
-    def backlogged(self) -> bool:
-        """The client reads more slowly than it is answered."""
-        return self.flow.write_paused
-
-    async def read_up(self) -> None:
-        """Waits until the client has read nearly all that was written."""
-        await self.flow.drain()
 
     @property
     def lost(self) -> bool:

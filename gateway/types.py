@@ -4,6 +4,7 @@ Units: seconds are floats from one monotonic clock, tokens are ints, money is an
 A price is nano-dollars per one million tokens, so that list prices stay exact integers.
 """
 
+import hashlib
 import random
 import zlib
 from collections.abc import Mapping, Sequence
@@ -185,8 +186,8 @@ class Call(Frozen, frozen=True, kw_only=True):
     `max_output_tokens` is what the client asked for, per choice; `expected_output_tokens` is what this route and key
     usually get, all choices together, bounded by what was asked. `deadline` is on the monotonic clock. `body` is what
     the client sent, untouched. `include_usage` is whether the client asked to see usage in its stream. `fields` are the
-    body's top-level fields. `seed` is 64 bits made from the id: the only chance a policy may use. `trace` is None for a
-    call that is not traced."""
+    body's top-level fields. `trace` is None for a call that is not traced. The only chance a policy may use is `dice`,
+    made from the id."""
 
     id: str
     tenant: Tenant
@@ -205,7 +206,6 @@ class Call(Frozen, frozen=True, kw_only=True):
     session: str | None = None
     deadline: float = float("inf")
     include_usage: bool = False
-    seed: int = 0
     body: bytes = b""
     fields: Mapping[str, Span] = {}
     trace: Trace | None = None
@@ -225,8 +225,9 @@ def instead(feature: str, call: Call, deployment: Deployment, missing: Missing) 
 
 
 def dice(call: Call, salt: str) -> float:
-    """A number in [0, 1) that is the same for the same call and salt, and independent between salts."""
-    return chance(call.seed, salt)
+    """A number in [0, 1) that is the same for the same call id and salt, and independent between them."""
+    seed = int.from_bytes(hashlib.blake2b(call.id.encode(), digest_size=8).digest(), "little")
+    return chance(seed, salt)
 
 
 def chance(seed: int, salt: str) -> float:

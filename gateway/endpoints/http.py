@@ -4,13 +4,12 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from starlette.types import Receive, Scope
+from starlette.types import Scope
 
+from gateway.cycle import Cycle
 from gateway.errors import Answerable, ClientError
-from gateway.server import Cycle
 
 Headers = list[tuple[bytes, bytes]]
 _chance = random.Random(os.urandom(32))
@@ -23,31 +22,31 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     return dict(scope["headers"])
 
 
-def fresh_id(kind: str) -> str:
-    """An id that no other call of any gateway has: milliseconds since 1970 and 64 bits by chance.
+def fresh() -> str:
+    """The part of an id that no other call of any gateway has: milliseconds since 1970 and 64 bits by chance.
 
     The time comes first, so that a ledger's indexes grow at their end (as RFC 9562, 5.7 has it for UUIDs)."""
-    return f"{kind}_{int(time.time() * 1000):012x}{_chance.getrandbits(64):016x}"
+    return f"{int(time.time() * 1000):012x}{_chance.getrandbits(64):016x}"
 
 
-def request_id(headers: Mapping[bytes, bytes]) -> str:
+def request_id(headers: Mapping[bytes, bytes], new: str = "") -> str:
     """The caller's x-request-id if it is printable ASCII of at most 128 characters, else a new one."""
     given = headers.get(b"x-request-id")
-    return given.decode() if given and _request_id(given) else fresh_id("req")
+    return given.decode() if given and _request_id(given) else f"req_{new or fresh()}"
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
     return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
 
 
-async def send_json(cycle: Cycle, status: int, body: bytes, headers: Headers) -> None:
+def send_json(cycle: Cycle, status: int, body: bytes, headers: Headers) -> None:
     """One whole JSON answer."""
     length = (b"content-length", b"%d" % len(body))
-    await cycle.answer(status, [(b"content-type", b"application/json"), length, *headers], body)
+    cycle.answer(status, [(b"content-type", b"application/json"), length, *headers], body)
 
 
-async def send_error(cycle: Cycle, error: Answerable, headers: Headers) -> None:
-    await send_json(cycle, error.status, error.body(), [*headers, *encoded(error.headers().items())])
+def send_error(cycle: Cycle, error: Answerable, headers: Headers) -> None:
+    send_json(cycle, error.status, error.body(), [*headers, *encoded(error.headers().items())])
 
 
 def check_length(headers: Mapping[bytes, bytes], limit_bytes: int) -> None:
@@ -62,20 +61,16 @@ def check_length(headers: Mapping[bytes, bytes], limit_bytes: int) -> None:
         raise _too_large(limit_bytes)
 
 
-async def read_body(receive: Receive, limit_bytes: int) -> bytes:
-    """The whole of a body as it comes. Raises ClientError 413."""
+async def read_body(more: Callable[[], Awaitable[bytes]], limit_bytes: int) -> bytes:
+    """The whole of a body as it comes, until `more` gives b"". Raises ClientError 413."""
     pieces: list[bytes] = []
     size = 0
-    while True:
-        message: Mapping[str, Any] = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientError(400, "invalid_request", "The client left before its request was whole.")
-        pieces.append(message["body"])
-        size += len(pieces[-1])
+    while piece := await more():
+        pieces.append(piece)
+        size += len(piece)
         if size > limit_bytes:
             raise _too_large(limit_bytes)
-        if not message.get("more_body"):
-            return b"".join(pieces)
+    return b"".join(pieces)
 
 
 def within(body: bytes, limit_bytes: int) -> bytes:

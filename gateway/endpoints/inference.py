@@ -1,29 +1,26 @@
 """POST /v1/chat/completions, /v1/completions, /v1/embeddings: the way of a call, each step once.
 
-Rule 1. Know the caller, read the body, peek, decide, dispatch, relay, settle; plain ASGI, no framework on the way.
+Rule 1. Know the caller, read the body, peek, decide, dispatch, relay, settle; no framework on the way.
 Rule 2. Whatever happens, the call is settled once and its lease is closed.
 Rule 3. A client that left (our task is cancelled) gets no further attempt; a call that is cut at the end of the grace
         period is told so.
 """
 
 import asyncio
-import hashlib
-from typing import cast
-
-from starlette.types import Message, Receive, Scope, Send
+from collections.abc import Coroutine
+from typing import Any
 
 from gateway import answer, auth, relay
+from gateway.cycle import Cycle
 from gateway.dispatch import Opened
 from gateway.endpoints import http
 from gateway.errors import Answerable, ClientError, ServiceError
 from gateway.lane import Route
 from gateway.limits.limiter import Hold
-from gateway.live import Task
 from gateway.parts import Current, Parts
 from gateway.peek import Peeked, peek
 from gateway.prices import usd
 from gateway.router import Decision, decide, nobody
-from gateway.server import Cycle, Protocol
 from gateway.settle import Ended, charged
 from gateway.types import Call, Endpoint, Tenant, Usage
 
@@ -40,29 +37,21 @@ class Inference:
     def __init__(self, endpoint: Endpoint, current: Current) -> None:
         self.endpoint, self.current = endpoint, current
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = cast(Protocol, scope["extensions"]["arriero"]["connection"])
-        parts = self.current.parts
-        with parts.live.call() as task:
-            connection.cancel_when_lost(task)
-            try:
-                await Exchange(self.endpoint, parts, scope).run(task)
-            finally:
-                if connection.task is task:  # the next call of this connection may have begun
-                    connection.cancel_when_lost(None)
+    def __call__(self, cycle: Cycle) -> Coroutine[Any, Any, None]:
+        return Exchange(self.endpoint, self.current.parts, cycle).run()
 
 
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, endpoint: Endpoint, parts: Parts, scope: Scope) -> None:
+    def __init__(self, endpoint: Endpoint, parts: Parts, cycle: Cycle) -> None:
         self.endpoint, self.parts, self.live = endpoint, parts, parts.live
+        self.cycle, self.connection = cycle, cycle.connection
         self.clock = parts.fleet.clock
         self.began = self.clock()
-        self.connection: Protocol = scope["extensions"]["arriero"]["connection"]
-        self.cycle: Cycle = self.connection.answering
-        self.headers = http.headers_of(scope)
-        self.id = http.request_id(self.headers)
+        self.headers = dict(cycle.headers)
+        self.new = http.fresh()
+        self.id = http.request_id(self.headers, self.new)
         self.deadline = self.began + DEFAULT_DEADLINE_S
         self.tenant = auth.ANONYMOUS
         self.decision: Decision | None = None
@@ -71,27 +60,35 @@ class Exchange:
         self.usage: Usage | None = None
         self.started = self.ended = self.settled = False
 
-    async def run(self, task: Task) -> None:
+    async def run(self) -> None:
         """Answers, and settles however that ended."""
+        task = self.cycle.task
+        self.live.begin(task)
+        self.connection.cancel_when_lost(task)
         ended = Ended(500, "internal_error")
         try:
             ended = await self._answered()
         except asyncio.CancelledError:
             task.uncancel()
-            ended = Ended(499, "client_gone") if self.connection.lost else await self._cut()
+            ended = Ended(499, "client_gone") if self.connection.lost else self._cut()
         except Answerable as error:
-            ended = await self._refused(error)
+            ended = self._refused(error)
         except Exception as error:  # noqa: BLE001  (the outermost place)
-            ended = await self._failed(error)
+            ended = self._failed(error)
         finally:
-            self._settle(ended)
+            try:
+                self._settle(ended)
+            finally:
+                self.live.end(task)
+                if self.connection.task is task:  # the next call of this connection may have begun
+                    self.connection.cancel_when_lost(None)
 
     async def _answered(self) -> Ended:
         self.tenant = self.parts.keyring.tenant(self.headers.get(b"authorization"))
         if self.live.closed:
             raise ServiceError(503, "overloaded", "This gateway is taking leave: send the call again.", retry_after_s=1)
         self.deadline = self.began + self._timeout_s()
-        body = await self._body()
+        body = self._body_here() if not self.cycle.more_body else await self._body_to_come()
         self.connection.read_on()
         peeked = peek(body, self.endpoint)
         route = self.parts.fleet.route(peeked.model, self.tenant)
@@ -108,18 +105,25 @@ class Exchange:
         with self.opened.lease:
             return await (self._stream(self.opened) if call.stream else self._plain(self.opened))
 
-    async def _body(self) -> bytes:
-        """The whole request body. Raises ClientError, 408 among others."""
+    def _body_here(self) -> bytes:
+        """The request's body when all of it is here, as nearly always. Raises ClientError."""
         limit_bytes = self.parts.fleet.config.server.max_body_bytes
         http.check_length(self.headers, limit_bytes)
-        if self.cycle.has_request:  # nearly always, and then nothing is to be timed
-            return http.within(self.cycle.take_body(), limit_bytes)
-        return await http.read_body(self._receive_in_time, limit_bytes)
+        return http.within(self.cycle.take_body(), limit_bytes)
 
-    async def _receive_in_time(self) -> Message:
+    async def _body_to_come(self) -> bytes:
+        """The same as it comes. Raises ClientError, 408 among others."""
+        limit_bytes = self.parts.fleet.config.server.max_body_bytes
+        http.check_length(self.headers, limit_bytes)
+        body = await http.read_body(self._more_in_time, limit_bytes)
+        if self.cycle.disconnected:
+            raise ClientError(400, "invalid_request", "The client left before its request was whole.")
+        return body
+
+    async def _more_in_time(self) -> bytes:
         try:
             async with asyncio.timeout(min(BODY_IDLE_S, self.deadline - self.clock())):
-                return cast(Message, await self.cycle.receive())
+                return await self.cycle.more()
         except TimeoutError:
             self.cycle.close_after_answer()
             raise ClientError(408, "request_timeout", "The request body stopped coming: send it again.") from None
@@ -149,7 +153,6 @@ class Exchange:
             session=session.decode("latin-1")[:256] if session else None,
             deadline=self.deadline,
             include_usage=peeked.include_usage,
-            seed=int.from_bytes(hashlib.blake2b(self.id.encode(), digest_size=8).digest(), "little"),
             body=body,
             fields=peeked.fields,
             trace=traces.begin(self.headers) if traces is not None else None,
@@ -171,7 +174,7 @@ class Exchange:
         now = self.clock()
         decision = decide(call, route.candidates(now), route.policies, now)
         decision.wall = self.parts.settlement.wall()
-        decision.id = http.fresh_id("dec")
+        decision.id = f"dec_{self.new}"
         return decision
 
     def _head(self) -> http.Headers:
@@ -202,10 +205,10 @@ class Exchange:
         self._settle_hold(self.decision, Ended(200))  # before its caller can send the next
         cost = (b"x-arriero-cost-usd", usd(opened.attempt.cost_nano).encode())
         self.started = self.ended = True
-        await http.send_json(self.cycle, 200, body, [*self._head(), cost])
-        if self.connection.backlogged:  # the call lives until its client has the answer
+        http.send_json(self.cycle, 200, body, [*self._head(), cost])
+        if self.cycle.backlogged:  # the call lives until its client has the answer
             with self.connection.at_most(self._left_s() + STALL_S):
-                await self.connection.read_up()
+                await self.cycle.room()
         return Ended(200)
 
     async def _stream(self, opened: Opened) -> Ended:
@@ -213,12 +216,13 @@ class Exchange:
         head = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), *self._head()]
         self.started = True
         with self.connection.at_most(self._left_s() + STALL_S):
-            await self.cycle.begin(200, head)
+            self.cycle.begin(200, head)
             while piece := await opened.stream.piece():
-                await self.cycle.write(piece)
-            await self.cycle.write(b"")  # waits until there is room
+                self.cycle.write(piece)
+                if self.cycle.backlogged:
+                    await self.cycle.room()
             fault = opened.stream.fault
-            await self._close_stream(b"", whole=fault is None)
+            self._close_stream(b"", whole=fault is None)
         self._settle_attempt(whole=fault is None)
         await opened.stream.finish()
         return Ended(200, "stream_incomplete" if fault else "")
@@ -227,38 +231,38 @@ class Exchange:
         assert self.decision is not None
         return max(0.0, self.decision.call.deadline - self.clock())
 
-    async def _close_stream(self, last: bytes, *, whole: bool) -> None:
+    def _close_stream(self, last: bytes, *, whole: bool) -> None:
         self.connection.cancel_when_lost(None)
         if not whole:
             self.cycle.close_after_answer()
-        await self.cycle.write(last, more=False)
+        self.cycle.write(last, more=False)
         self.ended = True
 
-    async def _cut(self) -> Ended:
+    def _cut(self) -> Ended:
         """The grace period is over: what was begun is said to be incomplete, what was not is refused."""
         if not self.started:
             error = ServiceError(
                 503, "overloaded", "This gateway went away before the call was answered.", retry_after_s=1
             )
-            return await self._refused(error)
+            return self._refused(error)
         if self.ended:
             return Ended(200)
-        await self._close_stream(relay.incomplete("This gateway went away."), whole=False)
+        self._close_stream(relay.incomplete("This gateway went away."), whole=False)
         return Ended(200, "stream_incomplete")
 
-    async def _refused(self, error: Answerable) -> Ended:
-        await http.send_error(self.cycle, error, self._head())
+    def _refused(self, error: Answerable) -> Ended:
+        http.send_error(self.cycle, error, self._head())
         return Ended(error.status, error.code or "")
 
-    async def _failed(self, error: Exception) -> Ended:
+    def _failed(self, error: Exception) -> Ended:
         """A bug of ours: said without any of the values involved."""
         self.parts.settlement.log.bug(error, id=self.id)
         if self.started:
             if not self.ended:
-                await self._close_stream(relay.incomplete("The gateway failed."), whole=False)
+                self._close_stream(relay.incomplete("The gateway failed."), whole=False)
             return Ended(500, "internal_error")
         message = f"The gateway failed on this request; its id is {self.id}."
-        return await self._refused(ServiceError(500, "internal_error", message))
+        return self._refused(ServiceError(500, "internal_error", message))
 
     def _settle_attempt(self, *, whole: bool) -> None:
         """At most once, also when it fails half-way: spend is never counted twice."""

@@ -90,7 +90,8 @@ async def words(request: Request) -> object:
             415, "unsupported_media_type", "The body must be JSON: send `content-type: application/json`."
         )
     http.check_length(http.headers_of(request.scope), BODY_BYTES)
-    body = await http.read_body(request.receive, BODY_BYTES)
+    pieces = request.stream()
+    body = await http.read_body(lambda: anext(pieces, b""), BODY_BYTES)
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:

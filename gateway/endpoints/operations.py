@@ -4,6 +4,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.endpoints import http
 from gateway.errors import TYPES, error_body
@@ -21,6 +22,13 @@ async def readyz(request: Request) -> Response:
     if live.draining:
         return Response(b'{"status":"draining"}', 503, media_type="application/json")
     return Response(b'{"status":"ready"}', media_type="application/json")
+
+
+class PostOnly:
+    """The other methods of a hot path: a POST is handed to its endpoint by the server itself."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise HTTPException(405, headers={"Allow": "POST"})
 
 
 async def invalid(request: Request, error: Exception) -> Response:

@@ -31,7 +31,7 @@ ledger.insert ledger.journal ledger.migrations ledger.recall ledger.reports ledg
 ledger.database ledger.rows ledger.underway
 limits.shared_book
 answer config live metrics limits.outage plugins router limits.wires yaml_file
-log limits.store
+cycle log limits.store
 limits.allowance
 account limits.bound catalog charges health homes probe tally
 keys.keyformat ledger.place peek keys.pepper prices limits.redis_url sse transport worker

@@ -13,8 +13,7 @@ FACTS = {field for field in Candidate.__struct_fields__ if field != "deployment"
 
 
 def call(number: int = 1, **said: Any) -> Call:
-    """A chat call; its seed is as good as one made from a request id, and the same for the same number."""
-    said.setdefault("seed", random.Random(number).getrandbits(64))
+    """A chat call; its dice are the same for the same number."""
     said.setdefault("expected_output_tokens", 200)
     said.setdefault("prompt_tokens", 1000)
     tenant = Tenant(said.pop("tenant", "team-a"))

@@ -24,7 +24,7 @@ def test_each_is_first_with_its_share_of_the_weights_within_2_percent() -> None:
 def test_names_of_one_length_share_fairly_too() -> None:
     """A linear hash gave a1, a2 and a3 shares of 50, 25 and 25 %."""
     firsts = Counter(order[0] for order in orders(a1=1, a2=1, a3=1))
-    assert all(count / CALLS == pytest.approx(1 / 3, rel=0.02) for count in firsts.values())
+    assert all(count / CALLS == pytest.approx(1 / 3, rel=0.03) for count in firsts.values())
 
 
 def test_fallbacks_follow_the_weights_that_are_left() -> None:
