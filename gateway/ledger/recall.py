@@ -9,7 +9,7 @@ import msgspec
 from gateway.ledger.database import Database
 from gateway.ledger.rows import ATTEMPTS, CALLS, Seen
 from gateway.prices import usd
-from gateway.types import Quantiles, Room
+from gateway.types import Price
 
 _decode = msgspec.json.decode
 Row = Mapping[str, Any]
@@ -89,11 +89,12 @@ def _baseline(call: Row) -> dict[str, Any] | None:
     return None if nano is None else {"model": model, "expected_cost_usd": usd(nano)}
 
 
-def _candidate(row: Row, decision: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]:
+def _candidate(row: Sequence[Any], decision: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]:
     seen = msgspec.convert(row, Seen)
     policy, reason = decision.get("removed", {}).get(seen.name, (None, None))
     expected = decision["prompt_tokens"], decision["expected_output_tokens"]
-    room = seen.room or Room()
+    requests_left, tokens_left = seen.room or (1.0, 1.0)
+    price = _price(seen.price) if seen.price else None
     return {
         "deployment": seen.name,
         "cloud": seen.cloud,
@@ -102,8 +103,8 @@ def _candidate(row: Row, decision: Mapping[str, Any], order: Sequence[str]) -> d
         "rank": order.index(seen.name) + 1 if seen.name in order else None,
         "removed_by": policy,
         "reason": reason,
-        "price_usd_per_1m": {"in": usd(seen.price.input), "out": usd(seen.price.output)} if seen.price else None,
-        "expected_cost_usd": usd(seen.price.cost(*expected)) if seen.price else None,
+        "price_usd_per_1m": {"in": usd(price.input), "out": usd(price.output)} if price else None,
+        "expected_cost_usd": usd(price.cost(*expected)) if price else None,
         "latency": {
             "ttft": _quantiles(seen.ttft, decision["now"]),
             "per_token": _quantiles(seen.tpot, decision["now"]),
@@ -114,16 +115,21 @@ def _candidate(row: Row, decision: Mapping[str, Any], order: Sequence[str]) -> d
         "queue": seen.queue,
         "kv_used": seen.kv_used,
         "cooling_s": round(max(0.0, seen.cooling_until - decision["now"]), 3),
-        "requests_left": room.requests_left,
-        "tokens_left": room.tokens_left,
+        "requests_left": requests_left,
+        "tokens_left": tokens_left,
     }
 
 
-def _quantiles(found: Quantiles | None, now: float) -> dict[str, Any] | None:
-    if found is None:
+def _price(told: Sequence[int]) -> Price:
+    input_, output, *long = told
+    return Price(input_, output, None, long[0], Price(long[1], long[2])) if long else Price(input_, output)
+
+
+def _quantiles(told: tuple[float, float, int, float] | None, now: float) -> dict[str, Any] | None:
+    if told is None:
         return None
-    times = {"p50_s": round(found.p50_s, 5), "p95_s": round(found.p95_s, 5)}
-    return {**times, "samples": found.samples, "age_s": round(now - found.updated, 1)}
+    p50_s, p95_s, samples, updated = told
+    return {"p50_s": round(p50_s, 5), "p95_s": round(p95_s, 5), "samples": samples, "age_s": round(now - updated, 1)}
 
 
 def _attempt(row: Row) -> dict[str, Any]:

@@ -89,23 +89,25 @@ class Baseline(NamedTuple):
     price: Price
 
 
-class Seen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was known of a candidate when the call was decided, for `explain`; what is as usual is left out."""
+class Seen(msgspec.Struct, frozen=True, array_like=True):
+    """What was known of a candidate when the call was decided, for `explain`: a list that ends with the last thing that
+    is not as usual. `price` is in, out, and for long prompts from how many tokens on, in, out; `ttft` and `tpot` are
+    p50, p95, samples and when the last one came; `room` is what was left of requests and of tokens."""
 
     name: str
     cloud: str
     model: str
+    price: tuple[int, ...] | None = None
+    in_flight: int = 0
+    ttft: tuple[float, float, int, float] | None = None
+    tpot: tuple[float, float, int, float] | None = None
     region: str | None = None
-    price: Price | None = None
-    ttft: Quantiles | None = None
-    tpot: Quantiles | None = None
     error_rate: float = 0.0
     failures: int = 0
-    in_flight: int = 0
+    cooling_until: float = 0.0
+    room: tuple[float, float] | None = None
     queue: int | None = None
     kv_used: float | None = None
-    cooling_until: float = 0.0
-    room: Room | None = None
 
 
 class Finished(NamedTuple):
@@ -286,24 +288,37 @@ def _plain(text: str) -> str:
 ROOMY = Room()
 
 
-def seen(candidate: Candidate, stream: bool) -> Seen:
-    deployment, speed = candidate.deployment, candidate.speed(stream)
-    return Seen(
+def seen(candidate: Candidate, stream: bool) -> list[object]:
+    """A Seen, without what is as usual at its end."""
+    deployment, speed, room = candidate.deployment, candidate.speed(stream), candidate.room
+    found: list[object] = [
         deployment.name,
         deployment.cloud,
         deployment.model,
+        candidate.price and _price(candidate.price),
+        candidate.in_flight,
+        speed.ttft and _quantiles(speed.ttft),
+        speed.tpot and _quantiles(speed.tpot),
         deployment.region,
-        candidate.price,
-        speed.ttft,
-        speed.tpot,
         candidate.error_rate,
         candidate.failures,
-        candidate.in_flight,
+        candidate.cooling_until,
+        None if room == ROOMY else (room.requests_left, room.tokens_left),
         candidate.queue,
         candidate.kv_used,
-        candidate.cooling_until,
-        candidate.room if candidate.room != ROOMY else None,
-    )
+    ]
+    while found[-1] is None or found[-1] == 0:
+        found.pop()
+    return found
+
+
+def _price(price: Price) -> tuple[int, ...]:
+    long = (price.long_tokens, price.long.input, price.long.output) if price.long else ()
+    return (price.input, price.output, *long)
+
+
+def _quantiles(found: Quantiles) -> tuple[float, float, int, float]:
+    return found.p50_s, found.p95_s, found.samples, found.updated
 
 
 # ---------------------------------------------------------------- calls under way when the process died
