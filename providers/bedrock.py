@@ -229,7 +229,7 @@ class Converse:
 
     def __init__(self, runtime: Runtime, call: Call, deployment: Deployment, identity: Identity) -> None:
         self._runtime, self._call, self._identity = runtime, call, identity
-        self._missing = deployment.missing
+        self._deployment = deployment
         self._path = f"/model/{quote(deployment.adapter or deployment.model, safe='')}"
         self.degraded: dict[str, Word] = {}
         self.first_byte_s = runtime.account.timeouts.first_byte_s
@@ -253,7 +253,7 @@ class Converse:
         return response, _bedrock_answer.Stream(chunks)
 
     def _request(self, fields: Fields, *, stream: bool) -> dict[str, Any]:
-        request = converse(fields, self._missing, self.degraded)
+        request = converse(fields, self._deployment, self.degraded)
         guardrail = self._runtime.account.guardrail
         if guardrail is not None:
             said = {"guardrailIdentifier": guardrail.id, "guardrailVersion": guardrail.version}

@@ -334,14 +334,48 @@ async def test_what_is_odd_but_whole_is_a_good_answer(fault: Any) -> None:
 
 async def test_a_fault_of_the_callers_is_passed_on_in_bedrocks_words() -> None:
     async with world(BEDROCK, GROQ) as w:
-        with pytest.raises(openai.BadRequestError, match="exceeds the model limit of 4096"):
-            await w.say(max_tokens=5000)
+        with pytest.raises(openai.BadRequestError, match="Member must have value less than or equal to 1"):
+            await w.say(top_p=1.5)
         assert [call["cloud"] for call in w.box.calls()] == ["bedrock"]
-    async with world(VISION, GROQ) as w:
+    async with world(VISION) as w:
         image = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
         with pytest.raises(openai.BadRequestError, match="not fetched"):
             await w.say(messages=[{"role": "user", "content": [image]}])
         assert w.box.calls() == []
+
+
+BEGUN = [{"role": "assistant", "content": "Hello, I am here."}, *HELLO]
+BROKEN = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{bad"}}
+BROKEN_CALL = [
+    *HELLO,
+    {"role": "assistant", "content": None, "tool_calls": [BROKEN]},
+    {"role": "tool", "tool_call_id": "c", "content": "x"},
+]
+
+
+@pytest.mark.parametrize("messages", [BEGUN, BROKEN_CALL], ids=["the assistant begins", "a call that is no JSON"])
+async def test_what_only_converse_cannot_take_goes_to_the_next_cloud(messages: Any) -> None:
+    async with world(BEDROCK, GROQ) as w:
+        assert (await w.say(messages=messages)).headers["x-arriero-deployment"] == "groq"
+        assert [call["cloud"] for call in w.box.calls()] == ["groq"]
+        assert w.served.gateway.fleet.routes["r"].lanes["bedrock"].facts.failures == 0
+
+
+async def test_words_beside_calls_and_results_reach_a_llama_that_refuses_them_there() -> None:
+    called = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    talk = [*HELLO, {"role": "assistant", "content": "Let me see.", "tool_calls": [called]}]
+    talk += [{"role": "tool", "tool_call_id": "c", "content": "12 °C"}, {"role": "user", "content": "And tomorrow?"}]
+    async with world() as w:
+        answer = await w.say(messages=talk, tools=[WEATHER])
+        assert answer.headers["x-arriero-degraded"] == "messages=emulated"
+        sent = w.box.calls()[0]["body"]
+        assert all(text in sent for text in ("Let me see.", "12 °C", "And tomorrow?"))
+
+
+async def test_an_output_limit_beyond_the_weights_is_clamped_and_said() -> None:
+    async with world() as w:
+        assert (await w.say(max_tokens=5000)).headers["x-arriero-degraded"] == "max_tokens=clamped"
+        assert json.loads(w.box.calls()[0]["body"])["inferenceConfig"] == {"maxTokens": 4096}
 
 
 async def test_too_long_a_prompt_goes_on_to_a_larger_window() -> None:
