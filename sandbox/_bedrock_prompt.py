@@ -1,6 +1,6 @@
 """Reads Converse's turns into the box's plain form, so that Bedrock makes the same answer of the same words as others.
 
-What Bedrock refuses of a Llama's conversation beyond its service model is refused here; the words are AWS's, as quoted in
+What Bedrock refuses of a Llama's conversation beyond its service model is refused here, in AWS's words, as quoted in
 langchain-ai/langchain-aws#1118 and #192, strands-agents/harness-sdk#1223, epam/ai-dial-adapter-bedrock's tests.
 """
 
