@@ -70,6 +70,10 @@ class Bedrock(Account, frozen=True, kw_only=True):
 
     title = "[AWS Bedrock](docs/providers/bedrock.md)"
     credentials = "AWS's own chain (`arriero[aws]`), keys, or a Bedrock API key"
+    remark = (
+        "of Llama; Claude and Nova can also be made to call a tool. Embeddings have another API there, which is not "
+        "spoken."
+    )
     region: Region | None = None
     api_key: Secret | None = None
     access_key_id: Secret | None = None

@@ -59,6 +59,7 @@ class OCI(Account, frozen=True, kw_only=True):
 
     title = "[Oracle OCI](docs/providers/oci.md)"
     credentials = "API key file, session, instance, resource or workload (`arriero[oci]`)"
+    remark = "pictures are Llama 3.2's and 4's; embeddings have another API there, which is not spoken."
     api: Literal["generic", "openai"] = "generic"
     api_key: Secret | None = None
     compartment: str = ""

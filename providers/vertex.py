@@ -25,6 +25,7 @@ class Vertex(OpenAI, frozen=True, kw_only=True):
 
     title = "[Google Vertex AI](docs/providers/vertex.md)"
     credentials = "as gcloud finds it (`arriero[gcp]`), or an access token"
+    remark = "tools are Llama 4 Maverick's; embeddings have another API there, which is not spoken."
     project: str = ""
     location: str = "us-central1"
     token: Secret | None = None

@@ -239,7 +239,7 @@ async def test_a_cut_answer_can_be_gone_on_from(box: Sandbox, cloud: str) -> Non
     assert half + rest == whole
 
 
-@pytest.mark.parametrize("cloud", ["vllm", "groq", "vertex", "databricks", "nim", "openai"])
+@pytest.mark.parametrize("cloud", ["vllm", "groq", "vertex", "databricks", "openai"])
 async def test_streamed_tool_calls_join_to_the_plain_ones(box: Sandbox, cloud: str) -> None:
     asked = {"model": caller_of(cloud, box), "tools": TOOLS, "max_tokens": 200}
     plain = (await call(box, cloud, **asked)).json()["choices"][0]
