@@ -28,7 +28,8 @@ class Account(Section, frozen=True, kw_only=True):
 
     `url` replaces the cloud's own base URL (private endpoints, VPC hosts, sandboxes). `proxy` is a forward proxy,
     `none` for none; without it the environment's is taken (HTTPS_PROXY, HTTP_PROXY, NO_PROXY). `stream_end: close` says
-    that this server ends its streams without any marker, so that a bare end counts as a whole answer."""
+    that this server ends its streams without any marker, so that a bare end counts as a whole answer. `on_disconnect:
+    drain` says that an answer is paid to its end though nobody takes it: it is then read, to know what it cost."""
 
     url: str | None = None
     region: str | None = None
@@ -38,6 +39,7 @@ class Account(Section, frozen=True, kw_only=True):
     proxy: Secret | None = None
     ca_file: str | None = None
     stream_end: Literal["marker", "close"] = "marker"
+    on_disconnect: Literal["cancel", "drain"] = "cancel"
 
     def __post_init__(self) -> None:
         if self.url is not None and not _is_base(self.url):

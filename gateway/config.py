@@ -255,6 +255,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 LATER: Mapping[str, str] = {
     "hedge": "hedged calls",
     "on_break": "going on at another deployment after a break",
-    "on_disconnect": "draining after the client left",
 }
 """Words of the design that this version does not offer yet: refused by name, never accepted and ignored."""

@@ -93,7 +93,7 @@ class Dispatcher:
         self.budget.deposit()
         failed: list[_Failed] = []
         waiting, sent = list(decision.order), 0
-        while waiting and sent < self.max_attempts:
+        while waiting and sent < self.max_attempts and not decision.left:
             if sent and (reason := self._why_not_again(call)):
                 decision.notes.append(("attempts", reason))
                 break

@@ -152,7 +152,7 @@ class Fleet:
         bound = Bound(self.metrics, route, deployment)
         account = self.config.accounts[deployment.account]
         facts = self.health.facts(deployment)
-        return Lane(deployment, facts, self.providers[deployment.account], bound, account.stream_end)
+        return Lane(deployment, facts, self.providers[deployment.account], bound, account)
 
     def _weights(self, name: str, config: RouteConfig) -> str | None:
         """The catalogue's name of what the route serves: said, or known from the route's name or an alias."""

@@ -7,6 +7,7 @@ Source: uvicorn 0.54 `protocols/http/httptools_impl.py`; the hooks below are all
 import asyncio
 import contextlib
 import socket
+import typing
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -148,10 +149,16 @@ def _target(url: bytes) -> tuple[str, bytes, bytes]:
 _known_target = lru_cache(maxsize=256)(_target)
 
 
+class Cancellable(typing.Protocol):
+    """Who is to be told that the client left: a task, say."""
+
+    def cancel(self) -> object: ...
+
+
 class Protocol(HttpToolsProtocol):
     """One client connection. It stands in each request's scope as `extensions["arriero"]["connection"]`."""
 
-    task: asyncio.Task[Any] | None = None
+    task: Cancellable | None = None
     in_head = False
     head_bytes = 0
     idle_since = 0.0
@@ -279,8 +286,8 @@ class Protocol(HttpToolsProtocol):
     def _look_again_in(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
-    def cancel_when_lost(self, task: asyncio.Task[Any] | None) -> None:
-        """The task that is answering on this connection; None when it no longer minds."""
+    def cancel_when_lost(self, task: Cancellable | None) -> None:
+        """What is answering on this connection; None when it no longer minds."""
         self.task = task
 
     def read_on(self) -> None:

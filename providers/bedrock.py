@@ -74,6 +74,7 @@ class Bedrock(Account, frozen=True, kw_only=True):
         "of Llama; Claude and Nova can also be made to call a tool. Embeddings have another API there, which is not "
         "spoken."
     )
+    on_disconnect: Literal["cancel", "drain"] = "drain"
     region: Region | None = None
     api_key: Secret | None = None
     access_key_id: Secret | None = None

@@ -2,8 +2,8 @@
 
 Rule 1. Know the caller, read the body, peek, decide, dispatch, relay, settle; plain ASGI, no framework on the way.
 Rule 2. Whatever happens, the call is settled once and its lease is closed.
-Rule 3. A client that left (our task is cancelled) gets no further attempt; a call that is cut at the end of the grace
-        period is told so.
+Rule 3. A client that left gets no further attempt: our task is cancelled, or goes on where the answer is paid to its
+        end all the same. A call that is cut at the end of the grace period is told so.
 """
 
 import asyncio
@@ -44,19 +44,20 @@ class Inference:
         connection = cast(Protocol, scope["extensions"]["arriero"]["connection"])
         parts = self.current.parts
         with parts.live.call() as task:
-            connection.cancel_when_lost(task)
+            exchange = Exchange(self.endpoint, parts, scope, task)
+            connection.cancel_when_lost(exchange)
             try:
-                await Exchange(self.endpoint, parts, scope).run(task)
+                await exchange.run()
             finally:
-                if connection.task is task:  # the next call of this connection may have begun
+                if connection.task is exchange:  # the next call of this connection may have begun
                     connection.cancel_when_lost(None)
 
 
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, endpoint: Endpoint, parts: Parts, scope: Scope) -> None:
-        self.endpoint, self.parts, self.live = endpoint, parts, parts.live
+    def __init__(self, endpoint: Endpoint, parts: Parts, scope: Scope, task: Task) -> None:
+        self.endpoint, self.parts, self.live, self.task = endpoint, parts, parts.live, task
         self.clock = parts.fleet.clock
         self.began = self.clock()
         self.connection: Protocol = scope["extensions"]["arriero"]["connection"]
@@ -65,26 +66,43 @@ class Exchange:
         self.id = http.request_id(self.headers)
         self.deadline = self.began + DEFAULT_DEADLINE_S
         self.tenant = auth.ANONYMOUS
+        self.route: Route | None = None
         self.decision: Decision | None = None
         self.hold: Hold | None = None
         self.opened: Opened | None = None
         self.usage: Usage | None = None
         self.started = self.ended = self.settled = False
 
-    async def run(self, task: Task) -> None:
+    def cancel(self) -> None:
+        """Its client left."""
+        if not (self._is_paid_to_the_end() and self.live.hear_out(self.task)):
+            self.task.cancel()
+            return
+        assert self.decision is not None
+        self.decision.left = self.cycle.disconnected = True
+        self.decision.notes.append(("client", "left; the answer is read on, for it is paid to its end"))
+
+    def _is_paid_to_the_end(self) -> bool:
+        """Whether an attempt is under way at a cloud that bills what it says, whoever hears it."""
+        attempts = self.decision.attempts if self.decision is not None else []
+        if not attempts or attempts[-1].ended is not None or self.route is None:
+            return False
+        return self.route.lanes[attempts[-1].deployment].drains
+
+    async def run(self) -> None:
         """Answers, and settles however that ended."""
         ended = Ended(500, "internal_error")
         try:
             ended = await self._answered()
         except asyncio.CancelledError:
-            task.uncancel()
+            self.task.uncancel()
             ended = Ended(499, "client_gone") if self.connection.lost else await self._cut()
         except Answerable as error:
             ended = await self._refused(error)
         except Exception as error:  # noqa: BLE001  (the outermost place)
             ended = await self._failed(error)
         finally:
-            self._settle(ended)
+            self._settle(Ended(499, "client_gone") if self.decision is not None and self.decision.left else ended)
 
     async def _answered(self) -> Ended:
         self.tenant = self.parts.keyring.tenant(self.headers.get(b"authorization"))
@@ -94,7 +112,7 @@ class Exchange:
         body = await self._body()
         self.connection.read_on()
         peeked = peek(body, self.endpoint)
-        route = self.parts.fleet.route(peeked.model, self.tenant)
+        self.route = route = self.parts.fleet.route(peeked.model, self.tenant)
         auth.authorize(self.tenant, route.name)
         call = self._call(route, peeked, body)
         self.decision = self._decided(call, route)

@@ -19,7 +19,7 @@ from sandbox import _bedrock_tokens as box_tokens
 from sandbox.bedrock import _ARN, GUARDED_WORD, GUARDRAIL
 from sandbox.run import Sandbox
 from tests.bedrock.calls import WEATHER, call, deployment
-from tests.harness import Clock, Served, ask, caller, chat, eventually, request, serving
+from tests.harness import Clock, Served, ask, chat, serving
 
 HELLO: list[Any] = [{"role": "user", "content": "Tell me of llamas."}]
 BEDROCK = {"account": "bedrock", "model": "us.meta.llama3-1-8b-instruct-v1:0"}
@@ -214,17 +214,6 @@ async def test_what_a_route_wants_of_a_missing_feature_reaches_the_cloud() -> No
 
 
 # ---------------------------------------------------------------------- bad days
-@pytest.mark.parametrize("fields", [{"stream": True}, {"stream": True, "tools": [WEATHER]}, {"n": 2}, {}])
-async def test_a_client_that_leaves_takes_bedrock_with_it(fields: Any) -> None:
-    async with world() as w:
-        w.box.set("bedrock", fault={"kind": "silent"})
-        async with caller(w.served) as client:
-            await client.send(request(chat(**fields)))
-            await eventually(lambda: len(w.box.calls()) == fields.get("n", 1), "Bedrock was not asked")
-            client.reset()
-            await eventually(lambda: {c["ended"] for c in w.box.calls()} == {"client_closed"}, "{}", w.box.calls)
-
-
 @pytest.mark.parametrize("status", [403, 404, 408, 424, 429, 500, 503])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_refusal_that_is_not_the_callers_goes_on_to_groq(status: int, stream: bool) -> None:
