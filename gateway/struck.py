@@ -1,5 +1,7 @@
-"""What is struck out of a cloud's own words before a caller reads them: our secrets, and what shows by its form that it
-is of our request or our account: credentials made for one request, tokens that were replaced meanwhile, account ids."""
+"""What is struck out of a cloud's own words before a caller reads them.
+
+Our secrets, and what shows by its form that it is of our request or our account: credentials made for one request,
+tokens that were replaced meanwhile, ids of accounts."""
 
 import re
 from collections.abc import Iterable
