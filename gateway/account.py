@@ -23,6 +23,15 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A part of the config file; unknown words are refused."""
 
 
+class Guardrail(Section, frozen=True, kw_only=True):
+    """A guardrail of Bedrock's for every call. With `trace`, what it found is in the answer's `trace`."""
+
+    id: str
+    version: str = "DRAFT"
+    trace: Literal["enabled", "disabled", "enabled_full"] = "disabled"
+    stream: Literal["sync", "async"] = "sync"
+
+
 class Account(Section, frozen=True, kw_only=True):
     """A cloud account, region and credential; every provider's own options come on top.
 

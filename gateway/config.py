@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gateway.account import URL_PATTERN, Account, Count, Section
+from gateway.account import URL_PATTERN, Account, Count, Guardrail, Section
 from gateway.ledger.place import place
 from gateway.limits import redis_url
 from gateway.limits.allowance import BudgetConfig, LimitsConfig, RateConfig, moment
@@ -96,6 +96,7 @@ class DeploymentConfig(Section, frozen=True, kw_only=True):
     region: str | None = None
     trust: str | None = None
     adapter: str | None = None
+    guardrail: Guardrail | None = None
     enabled: bool = True
 
 

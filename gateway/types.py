@@ -51,7 +51,7 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     in for where the cloud lacks them, `missing` what the route wants of it. A limit of None is not known.
     `price` is the list price; own GPUs have none and are priced by their utilisation instead. Where the cloud bills
     characters `per_character` is nano-dollars per one million of them, and `price` is an estimate. `price_source` says
-    whose price it is.
+    whose price it is. `guardrail` is one of those clouds that have them, in their words.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     region: str | None = None
     trust: str | None = None
     adapter: str | None = None
+    guardrail: msgspec.Struct | None = None
 
 
 FEATURES: Mapping[str, str] = {

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from gateway.account import Account, Section
+from gateway.account import Account, Guardrail
 from gateway.errors import UpstreamError
 from gateway.secret import Secret
 from gateway.transport import Client, Response, request_head
@@ -47,15 +47,6 @@ SUFFIXES = (
     ("", "amazonaws.com"),
 )
 """Where a region's hosts are, by how its name begins; botocore's partitions.json."""
-
-
-class Guardrail(Section, frozen=True, kw_only=True):
-    """A guardrail for every call of the account. With `trace`, what it found is in the answer's `trace`."""
-
-    id: str
-    version: str = "DRAFT"
-    trace: Literal["enabled", "disabled", "enabled_full"] = "disabled"
-    stream: Literal["sync", "async"] = "sync"
 
 
 _is_role = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}").fullmatch
@@ -259,8 +250,8 @@ class Converse:
 
     def _request(self, fields: Fields, *, stream: bool) -> dict[str, Any]:
         request = converse(fields, self._deployment, self.degraded)
-        guardrail = self._runtime.account.guardrail
-        if guardrail is not None:
+        guardrail = self._deployment.guardrail
+        if isinstance(guardrail, Guardrail):
             said = {"guardrailIdentifier": guardrail.id, "guardrailVersion": guardrail.version}
             request["guardrailConfig"] = {**said, "trace": guardrail.trace}
             if stream:

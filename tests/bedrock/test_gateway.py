@@ -10,7 +10,7 @@ import msgspec
 import openai
 import pytest
 
-from gateway.errors import UpstreamError
+from gateway.errors import ConfigError, UpstreamError
 from gateway.outcome import MAX_COOL_S
 from providers.bedrock import Runtime
 from providers.credentials.sigv4 import Keys
@@ -184,6 +184,30 @@ async def test_a_guardrail_of_the_account_speaks_and_shows_its_trace() -> None:
         chunks, _ = await w.stream(messages=bad)
         assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "content_filter"
         assert (await w.say()).parse().choices[0].finish_reason == "length"
+
+
+async def test_a_guardrail_of_a_deployment_goes_before_that_of_its_account() -> None:
+    keys = {"access_key_id": auth.ACCESS_KEY_ID, "secret_access_key": auth.SECRET_ACCESS_KEY}
+    account = {**keys, "guardrail": {"id": "gr-account", "version": "1"}}
+    own = {"id": GUARDRAIL, "version": "2", "trace": "enabled", "stream": "async"}
+    said = {"guardrailIdentifier": GUARDRAIL, "guardrailVersion": "2", "trace": "enabled"}
+    async with world({**BEDROCK, "guardrail": own}, account=account) as w:
+        await w.say()
+        await w.stream()
+        sent = [json.loads(call["body"])["guardrailConfig"] for call in w.box.calls()]
+        assert sent == [said, {**said, "streamProcessingMode": "async"}]
+    async with world({**BEDROCK, "guardrail": own}) as w:
+        await w.say()
+        assert json.loads(w.box.calls()[0]["body"])["guardrailConfig"] == said
+
+
+async def test_a_guardrail_at_a_cloud_that_has_none_is_refused() -> None:
+    with pytest.raises(ConfigError) as error:
+        async with world({**GROQ, "guardrail": {"id": "gr-1"}}):
+            pass
+    assert str(error.value) == (
+        "routes.r.deployments[0].guardrail: 'groq' is of a cloud without guardrails: Bedrock has them"
+    )
 
 
 async def test_another_endpoint_is_refused_and_nothing_is_sent() -> None:
