@@ -106,12 +106,18 @@ def plan(call: Call, deployment: Deployment, offers: frozenset[str]) -> Plan:
             dropped.add(feature)
             degraded |= dict.fromkeys((name for name in DROPPABLE[feature] if name in fields), "dropped")
         else:
-            raise refusal(f"'{feature}' is not offered by {deployment.name}", DROPPABLE.get(feature, (None,))[0])
+            raise refusal(_unoffered(feature, deployment, offers), DROPPABLE.get(feature, (None,))[0])
     if "n" in emulated and call.choices > MOST_CHOICES:
         raise refusal(f"'n' can be at most {MOST_CHOICES} at {deployment.name}", "n")
     if emulated - {"stop"} and call.stream:
         degraded["stream"] = "emulated"
     return Plan(frozenset(emulated), frozenset(dropped), degraded)
+
+
+def _unoffered(feature: str, deployment: Deployment, offers: frozenset[str]) -> str:
+    known = feature in offers and feature not in deployment.features
+    remedy = f"; if it is there, the config says so: features: [+{feature}]" if known else ""
+    return f"'{feature}' is not offered by {deployment.name}{remedy}"
 
 
 def refusal(message: str, param: str | None = None, code: str = "unsupported_feature") -> UpstreamError:

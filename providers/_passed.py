@@ -37,7 +37,7 @@ class Prepared(NamedTuple):
 def prepared(call: Call, deployment: Deployment, takes: frozenset[str] | None) -> Prepared:
     """Pure. `takes` are the parameters of a cloud with a closed list. Raises UpstreamError 400 for what is neither
     there nor stood in for nor to be dropped."""
-    plan = _emulation.plan(call, deployment, deployment.features)
+    plan = _emulation.plan(call, deployment, call.features)
     changes: dict[str, bytes | None] = {
         name: None for feature in plan.dropped for name in DROPPABLE[feature] if name in call.fields
     }

@@ -299,3 +299,26 @@ async def test_a_rate_limit_told_in_a_200_is_one_also_where_something_is_stood_i
             answer = await ask(served, chat(n=2, stream=stream))
             assert answer.status == 429
             assert [a.outcome for a in served.decisions()[0].decision.attempts] == ["rate_limited"]
+
+
+# ---------------------------------------------------------------------- who knows better than the catalogue
+@pytest.mark.parametrize("policies", [[], None, [{"capability": {"missing": "emulate"}}]])
+@pytest.mark.parametrize("features", [None, ["+tools"]])
+async def test_features_of_the_config_overrule_the_catalogue_with_and_without_the_policy(
+    policies: list[Any] | None, features: list[str] | None
+) -> None:
+    deployment = {**VERTEX, "features": features} if features else VERTEX
+    async with Sandbox(port=0, clouds=["vertex"]) as box:
+        accounts = {"vertex": box.servers["vertex"].cloud.account(box.servers["vertex"].origin())}
+        route = {"deployments": [deployment], **({} if policies is None else {"policies": policies})}
+        async with serving({"providers": accounts, "routes": {"r": route}}) as served:
+            answer = await ask(served, chat(tools=[{"type": "function", "function": {"name": "f"}}]))
+            if features:
+                assert answer.status == 200
+                assert json.loads(box.calls()[0]["body"])["tools"] == [{"type": "function", "function": {"name": "f"}}]
+            else:
+                assert (answer.status, answer.error["code"], box.calls()) == (400, "unsupported_feature", [])
+            if features is None and policies == []:
+                assert answer.error["message"] == (
+                    "'tools' is not offered by vertex; if it is there, the config says so: features: [+tools]."
+                )
