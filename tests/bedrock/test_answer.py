@@ -331,7 +331,7 @@ def test_every_modelled_exception_before_a_stream_has_its_outcome(name: str) -> 
 
 
 @pytest.mark.parametrize("name", IN_STREAM)
-def test_every_modelled_exception_inside_a_stream_has_its_outcome(name: str) -> None:
+def test_b13_every_modelled_exception_inside_a_stream_has_its_outcome(name: str) -> None:
     data = START + delta(text="x") + exception(name, b'{"message":"m","originalStatusCode":500}') + delta(text="never")
     chunks, stream = streamed(data)
     assert "".join(d.get("content", "") for d in deltas(chunks)) == "x"

@@ -262,7 +262,7 @@ async def test_an_exception_that_comes_first_in_a_stream_is_another_attempts_cha
 
 
 @pytest.mark.parametrize("status", [400, 424, 429, 500, 503])
-async def test_an_exception_in_mid_stream_is_said_and_not_called_an_end(status: int) -> None:
+async def test_b13_an_exception_in_mid_stream_is_said_and_not_called_an_end(status: int) -> None:
     async with world(BEDROCK, GROQ) as w:
         w.box.set("bedrock", fault={"kind": "error_event", "status": status, "after_tokens": 3})
         answer = await ask(w.served, chat(stream=True))
