@@ -23,12 +23,22 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A part of the config file; unknown words are refused."""
 
 
+class Guardrail(Section, frozen=True, kw_only=True):
+    """A guardrail of Bedrock's for every call. With `trace`, what it found is in the answer's `trace`."""
+
+    id: str
+    version: str = "DRAFT"
+    trace: Literal["enabled", "disabled", "enabled_full"] = "disabled"
+    stream: Literal["sync", "async"] = "sync"
+
+
 class Account(Section, frozen=True, kw_only=True):
     """A cloud account, region and credential; every provider's own options come on top.
 
     `url` replaces the cloud's own base URL (private endpoints, VPC hosts, sandboxes). `proxy` is a forward proxy,
     `none` for none; without it the environment's is taken (HTTPS_PROXY, HTTP_PROXY, NO_PROXY). `stream_end: close` says
-    that this server ends its streams without any marker, so that a bare end counts as a whole answer."""
+    that this server ends its streams without any marker, so that a bare end counts as a whole answer. `on_disconnect:
+    drain` says that an answer is paid to its end though nobody takes it: it is then read, to know what it cost."""
 
     url: str | None = None
     region: str | None = None
@@ -38,6 +48,7 @@ class Account(Section, frozen=True, kw_only=True):
     proxy: Secret | None = None
     ca_file: str | None = None
     stream_end: Literal["marker", "close"] = "marker"
+    on_disconnect: Literal["cancel", "drain"] = "cancel"
 
     def __post_init__(self) -> None:
         if self.url is not None and not _is_base(self.url):

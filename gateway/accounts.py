@@ -82,8 +82,8 @@ def open_account(account: Account, name: str, clock: Callable[[], float]) -> Pro
 
 
 HOW = frozenset(
-    """timeouts max_connections ca_file trust stream_end stream_usage gpu_usd_per_hour gpus metrics_every_s
-    emulates""".split()  # noqa: SIM905
+    """timeouts max_connections ca_file trust stream_end on_disconnect stream_usage gpu_usd_per_hour gpus
+    metrics_every_s emulates""".split()  # noqa: SIM905
 )
 """What of an account says how it is called, not which server answers."""
 

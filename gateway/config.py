@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gateway.account import URL_PATTERN, Account, Count, Section
+from gateway.account import URL_PATTERN, Account, Count, Guardrail, Section
 from gateway.ledger.place import place
 from gateway.limits import redis_url
 from gateway.limits.allowance import BudgetConfig, LimitsConfig, RateConfig, moment
@@ -96,6 +96,7 @@ class DeploymentConfig(Section, frozen=True, kw_only=True):
     region: str | None = None
     trust: str | None = None
     adapter: str | None = None
+    guardrail: Guardrail | None = None
     enabled: bool = True
 
 
@@ -255,6 +256,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 LATER: Mapping[str, str] = {
     "hedge": "hedged calls",
     "on_break": "going on at another deployment after a break",
-    "on_disconnect": "draining after the client left",
 }
 """Words of the design that this version does not offer yet: refused by name, never accepted and ignored."""

@@ -14,12 +14,18 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 _STATUS_LINES = {status: line.removesuffix(b"\r\n") for status, line in STATUS_LINE.items()}
 
 
+class Cancellable(Protocol):
+    """Who is to be told that the client left: a task, say."""
+
+    def cancel(self) -> object: ...
+
+
 class ClientConnection(Protocol):
     """Where a request came from: server.py's Protocol."""
 
     transport: asyncio.Transport
     flow: FlowControl
-    task: asyncio.Task[Any] | None
+    task: Cancellable | None
 
     @property
     def lost(self) -> bool: ...
@@ -28,7 +34,7 @@ class ClientConnection(Protocol):
 
     def at_most(self, seconds: float) -> AbstractContextManager[None]: ...
 
-    def cancel_when_lost(self, task: asyncio.Task[Any] | None) -> None: ...
+    def cancel_when_lost(self, task: Cancellable | None) -> None: ...
 
     def on_response_complete(self) -> None: ...
 

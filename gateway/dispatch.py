@@ -20,6 +20,7 @@ from gateway.lane import Lane, Route
 from gateway.lease import Lease
 from gateway.outcome import Outcome, final_error, judge, rate_limit_reset_s, retry_after_s
 from gateway.router import Attempt, Decision
+from gateway.struck import struck
 from gateway.tally import Count
 from gateway.types import Call, Candidate, Reply, Trace
 
@@ -93,7 +94,7 @@ class Dispatcher:
         self.budget.deposit()
         failed: list[_Failed] = []
         waiting, sent = list(decision.order), 0
-        while waiting and sent < self.max_attempts:
+        while waiting and sent < self.max_attempts and not decision.left:
             if sent and (reason := self._why_not_again(call)):
                 decision.notes.append(("attempts", reason))
                 break
@@ -214,14 +215,8 @@ def passed_on(error: UpstreamError, outcome: Outcome, secrets: Sequence[str]) ->
     code = "context_length_exceeded" if outcome.fault == "overflow" else detail.code
     return ClientError(
         error.status if 400 <= error.status < 500 else 400,
-        None if code is None else _struck(str(code), secrets)[:MAX_CODE],
-        _struck(said, secrets),
-        param=None if detail.param is None else _struck(detail.param, secrets),
-        type_=_struck(detail.type or "invalid_request_error", secrets),
+        None if code is None else struck(str(code), secrets)[:MAX_CODE],
+        struck(said, secrets),
+        param=None if detail.param is None else struck(detail.param, secrets),
+        type_=struck(detail.type or "invalid_request_error", secrets),
     )
-
-
-def _struck(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text

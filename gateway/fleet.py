@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway import loading
-from gateway.account import Account
+from gateway.account import Account, Guardrail
 from gateway.accounts import Accounts
 from gateway.auth import ANONYMOUS, allows
 from gateway.catalog import Catalog, Row
@@ -152,7 +152,7 @@ class Fleet:
         bound = Bound(self.metrics, route, deployment)
         account = self.config.accounts[deployment.account]
         facts = self.health.facts(deployment)
-        return Lane(deployment, facts, self.providers[deployment.account], bound, account.stream_end)
+        return Lane(deployment, facts, self.providers[deployment.account], bound, account)
 
     def _weights(self, name: str, config: RouteConfig) -> str | None:
         """The catalogue's name of what the route serves: said, or known from the route's name or an alias."""
@@ -210,12 +210,20 @@ class Fleet:
             region=config.region or account.region or getattr(account, "location", None),
             trust=config.trust or account.trust,
             adapter=config.adapter,
+            guardrail=_guardrail(config, account, f"{path}.guardrail"),
         )
 
     def _row(self, cloud: str, config: DeploymentConfig, weights: str | None) -> Row | None:
         if config.model and (found := self.catalog.by_id(cloud, config.model)):
             return found
         return self.catalog.row(cloud, weights) if weights else None
+
+
+def _guardrail(config: DeploymentConfig, account: Account, path: str) -> Guardrail | None:
+    """The deployment's own, else its account's."""
+    if config.guardrail is not None and not hasattr(account, "guardrail"):
+        raise ConfigError(path, f"'{config.account}' is of a cloud without guardrails: Bedrock has them")
+    return config.guardrail or getattr(account, "guardrail", None)
 
 
 def _no_model(weights: str | None, cloud: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from gateway.account import Account
 from gateway.health import Facts
 from gateway.metrics import Bound
 from gateway.router import Attempt, NamedPolicy
@@ -13,11 +14,13 @@ class Lane:
     """One deployment of one route with all that its calls touch. `view` is what policies saw of it last; it stays true
     while the `stamp` of its facts is the same, but for what moves by time alone: prices of own GPUs and error rates."""
 
-    __slots__ = ("bound", "deployment", "facts", "moves_with_time", "provider", "stamp", "stream_end", "view")
+    __slots__ = ("bound", "deployment", "drains", "facts", "moves_with_time", "provider", "stamp", "stream_end", "view")
 
-    def __init__(self, deployment: Deployment, facts: Facts, provider: Provider, bound: Bound, stream_end: str) -> None:
+    def __init__(
+        self, deployment: Deployment, facts: Facts, provider: Provider, bound: Bound, account: Account
+    ) -> None:
         self.deployment, self.facts, self.provider, self.bound = deployment, facts, provider, bound
-        self.stream_end = stream_end
+        self.stream_end, self.drains = account.stream_end, account.on_disconnect == "drain"
         self.view: Candidate | None = None
         self.stamp = -1
         self.moves_with_time = True

@@ -10,6 +10,9 @@ from typing import Any
 from prometheus_client import Gauge
 
 Task = asyncio.Task[Any]
+HEARD_S = 60.0
+MOST_HEARD = 100
+"""How long, and how many at once, calls go on whose client left and whose cloud is paid to the end all the same."""
 
 
 class Live:
@@ -18,6 +21,7 @@ class Live:
     def __init__(self, in_flight: Gauge, draining: Gauge) -> None:
         self._tasks: set[Task] = set()
         in_flight.set_function(lambda: len(self._tasks))
+        self._heard: set[Task] = set()
         self._draining = draining
         self._empty = asyncio.Event()  # set whenever the last live call ends
         self.draining = self.closed = False
@@ -38,6 +42,16 @@ class Live:
         self._tasks.discard(task)
         if not self._tasks:
             self._empty.set()
+
+    def hear_out(self, task: Task) -> bool:
+        """Lets a call go on whose client left; False when as many do as may."""
+        if len(self._heard) >= MOST_HEARD:
+            return False
+        timer = asyncio.get_running_loop().call_later(HEARD_S, task.cancel)
+        self._heard.add(task)
+        task.add_done_callback(lambda _: timer.cancel())
+        task.add_done_callback(self._heard.discard)
+        return True
 
     def drain(self) -> None:
         """Readiness fails from now on."""

@@ -228,8 +228,8 @@ class Stream:
         self.usage = said.usage
         shown = self._call.include_usage
         if said.kind == "usage":
-            self._usage_event = b""
-            return event if shown else b""
+            self._usage_event = event if shown else b""  # held to the end: some clouds tell it twice
+            return b""
         if shown and self._wants_usage_in_every_chunk():
             return event
         if shown:

@@ -38,7 +38,8 @@ class Attempt(msgspec.Struct):
 
 
 class Decision(msgspec.Struct):
-    """The order, which policy removed whom and why, remarks; then what became of it, filled in while it happens."""
+    """The order, which policy removed whom and why, remarks; then what became of it, filled in while it happens.
+    `left`: its client is gone, and no further attempt is made."""
 
     id: str
     call: Call
@@ -50,6 +51,7 @@ class Decision(msgspec.Struct):
     notes: list[tuple[str, str]]
     order: Sequence[Candidate]
     attempts: list[Attempt] = []
+    left: bool = False
 
 
 def decide(call: Call, candidates: Sequence[Candidate], policies: Sequence[NamedPolicy], now: float) -> Decision:

@@ -19,7 +19,7 @@ import uvicorn
 from uvicorn._types import ASGIVersions
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.cycle import Cycle, Hot
+from gateway.cycle import Cancellable, Cycle, Hot
 from gateway.errors import error_body
 
 MAX_HEAD_BYTES = 65536
@@ -43,7 +43,7 @@ _known_target = lru_cache(maxsize=256)(_target)
 class Protocol(HttpToolsProtocol):
     """One client connection. A POST to one of the app's `hot` paths goes there as a Cycle, all else to the app."""
 
-    task: asyncio.Task[Any] | None = None
+    task: Cancellable | None = None
     in_head = False
     head_bytes = 0
     idle_since = 0.0
@@ -195,8 +195,8 @@ class Protocol(HttpToolsProtocol):
     def _look_again_in(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
-    def cancel_when_lost(self, task: asyncio.Task[Any] | None) -> None:
-        """The task that is answering on this connection; None when it no longer minds."""
+    def cancel_when_lost(self, task: Cancellable | None) -> None:
+        """What is answering on this connection; None when it no longer minds."""
         self.task = task
 
     def read_on(self) -> None:

@@ -52,7 +52,7 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     in for where the cloud lacks them, `missing` what the route wants of it. A limit of None is not known.
     `price` is the list price; own GPUs have none and are priced by their utilisation instead. Where the cloud bills
     characters `per_character` is nano-dollars per one million of them, and `price` is an estimate. `price_source` says
-    whose price it is.
+    whose price it is. `guardrail` is one of those clouds that have them, in their words.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     region: str | None = None
     trust: str | None = None
     adapter: str | None = None
+    guardrail: msgspec.Struct | None = None
 
 
 FEATURES: Mapping[str, str] = {
@@ -226,8 +227,7 @@ def instead(feature: str, call: Call, deployment: Deployment, missing: Missing) 
 
 def dice(call: Call, salt: str) -> float:
     """A number in [0, 1) that is the same for the same call id and salt, and independent between them."""
-    seed = int.from_bytes(hashlib.blake2b(call.id.encode(), digest_size=8).digest(), "little")
-    return chance(seed, salt)
+    return chance(int.from_bytes(hashlib.blake2b(call.id.encode(), digest_size=8).digest(), "little"), salt)
 
 
 def chance(seed: int, salt: str) -> float:

@@ -243,17 +243,23 @@ class Stream:
     def _block_start(self, payload: bytes) -> bytes:
         found = _decode_start(payload)
         use = found.start.tool_use
-        if use is None:
+        if use is None or found.index in self._calls:  # that a call begins is said once
             return b""
         self._calls[found.index] = (len(self._calls), False)
         return self._chunks.call(len(self._calls) - 1, use.id, use.name)
 
     def _block_stop(self, payload: bytes) -> bytes:
         """A call without arguments has an empty object of them: an empty text would be no JSON."""
-        place, came = self._calls.get(_decode_block_stop(payload).index, (-1, True))
-        return b"" if came else self._chunks.arguments(place, "{}")
+        block = _decode_block_stop(payload).index
+        place, came = self._calls.get(block, (-1, True))
+        if came:
+            return b""
+        self._calls[block] = (place, True)
+        return self._chunks.arguments(place, "{}")
 
     def _stop(self, payload: bytes) -> bytes:
+        if self._finished:
+            return b""
         reason = finish_reason(_decode_stop(payload).stop_reason, bool(self._calls))
         self._finished = True
         return self._chunks.finish(reason)

@@ -1,7 +1,8 @@
 """OpenAI's messages as Converse's turns and system prompt. Pure.
 
 Source: botocore 1.44.5, service model bedrock-runtime; what Bedrock refuses beyond it: boto/botocore#3525 (blank text),
-patriceckhart/zot#18 (toolConfig), docs.aws conversation-inference (turns alternate, the user's is first)."""
+patriceckhart/zot#18 (toolConfig), docs.aws conversation-inference (turns alternate, the user's is first),
+langchain-ai/langchain-aws#1118 and strands-agents/harness-sdk#1223 (words beside calls and results)."""
 
 import binascii
 import hashlib
@@ -48,6 +49,9 @@ class _Message(msgspec.Struct):
     tool_call_id: str | None = None
 
 
+_MIXING = ("anthropic.", "amazon.nova")
+"""Weights that take words and calls, or words and results, in one turn. Llama and Mistral refuse such a turn."""
+
 _decode = msgspec.json.Decoder(list[_Message]).decode
 _as_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 Block = dict[str, Any]
@@ -73,7 +77,7 @@ def conversation(messages: bytes) -> Conversation:
         _add(talk, message, f"messages[{place}]", called)
     talk.called.extend(called)
     if not talk.turns or talk.turns[0]["role"] != "user":
-        raise _bad("Bedrock's Converse wants a conversation to begin with a message of the user that is not blank")
+        raise _unfit("Bedrock's Converse wants a conversation to begin with a message of the user that is not blank")
     return talk
 
 
@@ -93,6 +97,36 @@ def _told(block: Block, names: dict[str, str]) -> list[Block]:
     return [block]
 
 
+def set_apart(talk: Conversation, model: str) -> bool:
+    """Puts what stands beside calls and results into the results, for weights that refuse it; whether there was any.
+
+    The assistant's words go before the first result of its calls, what the user adds behind the last one."""
+    if any(name in model for name in _MIXING):
+        return False
+    moved = False
+    for place, turn in enumerate(talk.turns):
+        results = [block["toolResult"]["content"] for block in turn["content"] if "toolResult" in block]
+        if not results:
+            continue
+        said = _taken(talk.turns[place - 1], "toolUse") if place else []
+        added = _taken(turn, "toolResult")
+        if said:
+            results[0][:0] = [{"text": "(with the call the assistant said:)"}, *said, {"text": "(the result:)"}]
+        if added:
+            results[-1] += [{"text": "(the user adds:)"}, *added]
+        moved = moved or bool(said or added)
+    return moved
+
+
+def _taken(turn: dict[str, Any], kind: str) -> list[Block]:
+    """Takes out of a turn that has blocks of that kind all others."""
+    kept = [block for block in turn["content"] if kind in block]
+    others = [block for block in turn["content"] if kind not in block] if kept else []
+    if others:
+        turn["content"] = kept
+    return others
+
+
 def _add(talk: Conversation, message: _Message, at: str, called: dict[str, None]) -> None:
     match message.role:
         case "system" | "developer":
@@ -104,7 +138,7 @@ def _add(talk: Conversation, message: _Message, at: str, called: dict[str, None]
         case "tool":
             _turn(talk, "user", [_result(message, at)])
         case _:
-            raise _bad(f"'{at}.role' must be system, developer, user, assistant or tool")
+            raise _unfit(f"'{at}.role' must be system, developer, user, assistant or tool for Bedrock's Converse")
 
 
 def _turn(talk: Conversation, role: str, blocks: list[Block]) -> None:
@@ -144,7 +178,7 @@ def _block(part: _Part, at: str) -> Block | None:
                 raise _bad(f"'{at}.image_url' is missing")
             return _image(found if isinstance(found, str) else found.url, at)
         case _:
-            raise refusal(f"'{at}' is of a type that Bedrock's Converse does not take here", "messages")
+            raise _unfit(f"'{at}' is of a type that Bedrock's Converse does not take here")
 
 
 def _image(url: str, at: str) -> Block:
@@ -152,10 +186,10 @@ def _image(url: str, at: str) -> Block:
     head = _DATA_URL(url)
     if head is None:
         what = f"'{at}.image_url' must be a data URL in base64 (data:image/png;base64,…): pictures are not fetched"
-        raise _bad(what)
+        raise _unfit(what)
     form = _FORMATS.get(head[1].lower())
     if form is None:
-        raise _bad(f"'{at}.image_url' must be png, jpeg, gif or webp")
+        raise _unfit(f"'{at}.image_url' must be png, jpeg, gif or webp")
     data = url[head.end() :]
     try:
         size = len(binascii.a2b_base64(data, strict_mode=True))
@@ -174,7 +208,7 @@ def _calls(message: _Message, at: str, called: dict[str, None]) -> list[Block]:
         try:
             _as_object(given.encode())
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-            raise _bad(f"'{at}.tool_calls[{place}].function.arguments' is not a JSON object as text") from error
+            raise _unfit(f"'{at}.tool_calls[{place}].function.arguments' is not a JSON object as text") from error
         use = {"toolUseId": use_id(call.id), "name": call.function.name, "input": msgspec.Raw(given.encode())}
         blocks.append({"toolUse": use})
     return blocks
@@ -195,4 +229,10 @@ def use_id(id_: str) -> str:
 
 
 def _bad(message: str) -> UpstreamError:
+    """What no cloud would take."""
     return refusal(message, "messages", "invalid_request")
+
+
+def _unfit(message: str) -> UpstreamError:
+    """What another cloud may take."""
+    return refusal(message, "messages")

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.sse import ABSENT, NOTHING
-from gateway.types import Missing
-from providers._bedrock_messages import Conversation, conversation, tell_calls
+from gateway.types import Deployment, Missing
+from providers._bedrock_messages import Conversation, conversation, set_apart, tell_calls
 from providers._emulation import Fields, Word, refusal
 
 Handling = Literal["mapped", "feature", "ignored", "lossy", "refused"]
@@ -78,8 +78,8 @@ class _FunctionSpec(msgspec.Struct):
 
 
 class _Tool(msgspec.Struct):
-    function: _FunctionSpec
-    type: Literal["function"] = "function"
+    function: _FunctionSpec | None = None
+    type: str = "function"
 
 
 class _Named(msgspec.Struct):
@@ -102,23 +102,40 @@ class _ResponseFormat(msgspec.Struct):
     json_schema: _JsonSchema | None = None
 
 
-def converse(fields: Fields, missing: Missing, degraded: dict[str, Word]) -> dict[str, Any]:
+_TIERS = {"auto": None, "default": None, "flex": "flex", "priority": "priority"}
+"""OpenAI's service tiers as Bedrock's; None: what is had without a word."""
+
+
+def converse(fields: Fields, at: Deployment, degraded: dict[str, Word]) -> dict[str, Any]:
     """The Converse request, without guardrails. Raises UpstreamError 400, the caller's; adds to `degraded`."""
-    _check_names(fields, missing, degraded)
+    _check_names(fields, at.missing, degraded)
+    model = at.adapter or at.model
     talk = conversation(fields["messages"])
+    tools = _tools(fields, talk, degraded)
+    if set_apart(talk, model):
+        degraded["messages"] = "emulated"
     request: dict[str, Any] = {"messages": talk.turns}
     if talk.system:
         request["system"] = talk.system
-    if sampling := _sampling(fields, degraded):
+    if sampling := _sampling(fields, at.max_output_tokens, degraded):
         request["inferenceConfig"] = sampling
-    if tools := _tools(fields, talk, degraded):
+    if tools:
         request["toolConfig"] = tools
     if form := _output(fields):
         request["outputConfig"] = form
-    tier = _read(fields, "service_tier", str, "a string")
-    if tier in ("priority", "flex"):
+    if tier := _tier(fields, model, degraded):
         request["serviceTier"] = {"type": tier}
     return request
+
+
+def _tier(fields: Fields, model: str, degraded: dict[str, Word]) -> str | None:
+    """Bedrock's tier, None for the usual one. No Llama is on AWS's list of those that have others: docs.aws
+    service-tiers-inference, 2026."""
+    said = _read(fields, "service_tier", str, "a string")
+    tier = _TIERS.get(said)
+    if said is not None and (said not in _TIERS or (tier and "meta.llama" in model)):
+        degraded["service_tier"], tier = "dropped", None
+    return tier
 
 
 def _check_names(fields: Fields, missing: Missing, degraded: dict[str, Word]) -> None:
@@ -146,12 +163,15 @@ def _read(fields: Fields, name: str, kind: Any, wanted: str) -> Any:
         raise refusal(f"'{name}' must be {wanted}", name, "invalid_request") from error
 
 
-def _sampling(fields: Fields, degraded: dict[str, Word]) -> dict[str, Any]:
-    """inferenceConfig. Numbers stay as they were written; a temperature above Converse's 1.0 is 1.0 and said."""
+def _sampling(fields: Fields, most_tokens: int | None, degraded: dict[str, Word]) -> dict[str, Any]:
+    """inferenceConfig. Numbers stay as they were written; a temperature above Converse's 1.0 is 1.0, an output limit
+    beyond the weights' is theirs, and both are said."""
     found: dict[str, Any] = {}
-    limit = fields.get("max_completion_tokens") or fields.get("max_tokens")
-    if limit is not None:
-        found["maxTokens"] = msgspec.Raw(limit)
+    name = next((name for name in ("max_completion_tokens", "max_tokens") if name in fields), None)
+    if name is not None:
+        found["maxTokens"] = msgspec.Raw(fields[name])
+        if most_tokens is not None and _read(fields, name, int, "a whole number") > most_tokens:
+            found["maxTokens"], degraded[name] = most_tokens, "clamped"
     temperature = _read(fields, "temperature", float, "a number")
     if temperature is not None:
         found["temperature"] = msgspec.Raw(fields["temperature"])
@@ -176,8 +196,9 @@ def _tools(fields: Fields, talk: Conversation, degraded: dict[str, Word]) -> dic
             tell_calls(talk)
             degraded["tool_choice" if tools else "tools"] = "emulated"
         return None
-    specs = [_spec(tool.function, degraded) for tool in tools]
-    known = {tool.function.name for tool in tools}
+    functions = [_function(tool) for tool in tools]
+    specs = [_spec(function, degraded) for function in functions]
+    known = {function.name for function in functions}
     specs += [_spec(_FunctionSpec(name), degraded) for name in talk.called if name not in known]
     config: dict[str, Any] = {"tools": [{"toolSpec": spec} for spec in specs]}
     if choice == "required":
@@ -185,6 +206,14 @@ def _tools(fields: Fields, talk: Conversation, degraded: dict[str, Word]) -> dic
     elif isinstance(choice, _Choice):
         config["toolChoice"] = {"tool": {"name": _checked(choice.function.name)}}
     return config
+
+
+def _function(tool: _Tool) -> _FunctionSpec:
+    if tool.type != "function":
+        raise refusal(f"a tool of type '{tool.type[:32]}' is not offered by Bedrock's Converse", "tools")
+    if tool.function is None:
+        raise refusal("a tool of type 'function' lacks its 'function'", "tools", "invalid_request")
+    return tool.function
 
 
 def _spec(function: _FunctionSpec, degraded: dict[str, Word]) -> dict[str, Any]:

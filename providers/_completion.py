@@ -4,6 +4,7 @@ Rule 1. What is here knows no cloud; every translating provider writes its answe
 Rule 2. JSON goes out without spaces, as gateway/relay.py likes it best.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from gateway import sse
 
 _encode = msgspec.json.Encoder().encode
+NULL = msgspec.Raw(b"null")
 
 
 class Function(msgspec.Struct):
@@ -39,8 +41,36 @@ class Choice(msgspec.Struct, kw_only=True):
 
     index: int = 0
     message: Message
-    logprobs: msgspec.Raw | None = None
+    logprobs: msgspec.Raw = NULL  # msgspec takes nothing but null for `Raw | None`
     finish_reason: str
+
+
+class _Token(msgspec.Struct):
+    token: str
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[msgspec.Raw] = []
+
+
+_logprobs = msgspec.json.Decoder(_Logprobs).decode
+_token = msgspec.json.Decoder(_Token).decode
+
+
+def fitted(logprobs: msgspec.Raw, whole: str, shown: str) -> msgspec.Raw:
+    """The log probabilities of the tokens that lie within what is shown of a text; null where that cannot be told."""
+    try:
+        content = _logprobs(logprobs).content
+        tokens = [_token(raw).token for raw in content]
+    except msgspec.MsgspecError:  # null, or of another shape
+        return NULL
+    if "".join(tokens) != whole:
+        return NULL
+    begins = itertools.accumulate(map(len, tokens), initial=0)
+    start = whole.find(shown)
+    within = [raw for raw, token, at in zip(content, tokens, begins, strict=False)
+              if start <= at and at + len(token) <= start + len(shown)]  # fmt: skip
+    return msgspec.Raw(b'{"content":[%b],"refusal":null}' % b",".join(map(bytes, within)))
 
 
 class Cached(msgspec.Struct):
@@ -228,7 +258,7 @@ def _pieces(chunks: Chunks, choice: Choice) -> list[bytes]:
     if isinstance(message.reasoning_content, str):
         out.append(chunks.reasoning(message.reasoning_content, index))
     if message.content:
-        out.append(chunks.text(message.content, index, b"null" if choice.logprobs is None else bytes(choice.logprobs)))
+        out.append(chunks.text(message.content, index, bytes(choice.logprobs)))
     for place, call in enumerate(message.tool_calls or ()):
         out.append(chunks.call(place, call.id, call.function.name, index))
         out.append(chunks.arguments(place, call.function.arguments, index))

@@ -18,7 +18,7 @@ from gateway.errors import Detail, UpstreamError
 from gateway.transport import Response
 from gateway.types import DROPPABLE, Call, Deployment, Reply, instead, lacking
 from providers import _json_answer
-from providers._completion import Chunks, Completion, Cutter, stream_bytes, summed, whole_bytes
+from providers._completion import Choice, Chunks, Completion, Cutter, fitted, stream_bytes, summed, whole_bytes
 
 Fields = dict[str, bytes]
 """A request's top-level fields as raw JSON."""
@@ -106,12 +106,18 @@ def plan(call: Call, deployment: Deployment, offers: frozenset[str]) -> Plan:
             dropped.add(feature)
             degraded |= dict.fromkeys((name for name in DROPPABLE[feature] if name in fields), "dropped")
         else:
-            raise refusal(f"'{feature}' is not offered by {deployment.name}", DROPPABLE.get(feature, (None,))[0])
+            raise refusal(_unoffered(feature, deployment, offers), DROPPABLE.get(feature, (None,))[0])
     if "n" in emulated and call.choices > MOST_CHOICES:
         raise refusal(f"'n' can be at most {MOST_CHOICES} at {deployment.name}", "n")
     if emulated - {"stop"} and call.stream:
         degraded["stream"] = "emulated"
     return Plan(frozenset(emulated), frozenset(dropped), degraded)
+
+
+def _unoffered(feature: str, deployment: Deployment, offers: frozenset[str]) -> str:
+    known = feature in offers and feature not in deployment.features
+    remedy = f"; if it is there, the config says so: features: [+{feature}]" if known else ""
+    return f"'{feature}' is not offered by {deployment.name}{remedy}"
 
 
 def refusal(message: str, param: str | None = None, code: str = "unsupported_feature") -> UpstreamError:
@@ -210,13 +216,20 @@ def _merged(found: Sequence[Completion], identity: Identity, stops: Sequence[str
     for index, choice in enumerate(choices):
         choice.index = index
         if stops and choice.message.content:
-            cutter = Cutter(stops)
-            choice.message.content = cutter.feed(choice.message.content) + cutter.rest()
-            choice.finish_reason = "stop" if cutter.hit else choice.finish_reason
+            _cut(choice, Cutter(stops))
         if "parallel_tools" in plan_.emulated and choice.message.tool_calls:
             choice.message.tool_calls = choice.message.tool_calls[:1]
     usage = summed([completion.usage for completion in found])
     return Completion(identity.id, identity.created, identity.model, choices, usage, found[0].extra)
+
+
+def _cut(choice: Choice, cutter: Cutter) -> None:
+    """Ends a choice before the first stop string that is in it."""
+    whole = choice.message.content or ""
+    choice.message.content = cutter.feed(whole) + cutter.rest()
+    if cutter.hit:
+        choice.logprobs = fitted(choice.logprobs, whole, choice.message.content)
+        choice.finish_reason = "stop"
 
 
 class WholeReply:

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.errors import Detail, UpstreamError
 from gateway.sse import ABSENT, NOTHING
-from providers._completion import Choice, Completion
+from providers._completion import Choice, Completion, fitted
 
 _encode = msgspec.json.Encoder().encode
 MOST_SCHEMAS = 20_000
@@ -87,6 +87,7 @@ class Form:
                 continue
             reasons = self._reasons(value)
             if not reasons:
+                choice.logprobs = fitted(choice.logprobs, text, piece)
                 choice.message.content = piece
                 return None
         return Broken(text, reasons)

@@ -130,6 +130,10 @@ class Messages:
         if part.type == "image_url":
             raw = bytes(part.image_url)
             image = _Image(part.image_url) if raw[:1] == b'"' else _image(raw or b"null")
+            if not bytes(image.url).startswith(b'"data:'):
+                refuse(
+                    "messages", "Oracle takes pictures as data URLs (data:image/png;base64,…) only: none is fetched."
+                )
             if image.detail not in (None, "auto"):
                 self.degraded["detail"] = "dropped"  # only AUTO is supported: oci 2.189.0, ImageUrl
             return b'{"type":"IMAGE","imageUrl":{"url":%b}}' % bytes(image.url)

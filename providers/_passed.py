@@ -16,7 +16,7 @@ from gateway.peek import rewrite, spans
 from gateway.transport import Response
 from gateway.types import DROPPABLE, Call, Deployment, Reply
 from providers import _emulation
-from providers._completion import Choice, Chunks, Completion, Cutter, Message, Tokens, ToolCall
+from providers._completion import NULL, Choice, Chunks, Completion, Cutter, Message, Tokens, ToolCall
 from providers._emulation import Fields, Identity, Plan, Translator, Whole, Word, refusal
 from providers._parameters import untaken
 
@@ -37,7 +37,7 @@ class Prepared(NamedTuple):
 def prepared(call: Call, deployment: Deployment, takes: frozenset[str] | None) -> Prepared:
     """Pure. `takes` are the parameters of a cloud with a closed list. Raises UpstreamError 400 for what is neither
     there nor stood in for nor to be dropped."""
-    plan = _emulation.plan(call, deployment, deployment.features)
+    plan = _emulation.plan(call, deployment, call.features)
     changes: dict[str, bytes | None] = {
         name: None for feature in plan.dropped for name in DROPPABLE[feature] if name in call.fields
     }
@@ -110,7 +110,7 @@ class _Choice(msgspec.Struct):
     message: _Message
     finish_reason: str | None = None
     index: int = 0
-    logprobs: msgspec.Raw | None = None
+    logprobs: msgspec.Raw = NULL
 
 
 class _Answer(msgspec.Struct):
@@ -185,6 +185,7 @@ class Cut:
         shown = cutter.feed(said) if said else ""
         if cutter.hit:
             choice["finish_reason"] = msgspec.Raw(b'"stop"')
+            choice.pop("logprobs", None)  # those of tokens that are not shown
         elif bytes(choice.get("finish_reason", b"null")) != b"null":
             shown += cutter.rest()
         if said or shown:

@@ -42,6 +42,10 @@ class Azure(OpenAI, frozen=True, kw_only=True):
 
     title = "[Azure AI Foundry](docs/providers/azure.md)"
     credentials = "API key, Entra (`arriero[azure]`)"
+    remark = (
+        "Microsoft's tables say of every Llama that it calls no tools and answers in text alone; where yours does "
+        "more, `features: [+tools]` at its deployment says so. Pictures are Llama 4's, embeddings OpenAI's weights'."
+    )
     url: str = ""
     token: Secret | None = None
     entra: Entra | None = None

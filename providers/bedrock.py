@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from gateway.account import Account, Section
+from gateway.account import Account, Guardrail
 from gateway.errors import UpstreamError
 from gateway.secret import Secret
 from gateway.transport import Client, Response, request_head
@@ -49,15 +49,6 @@ SUFFIXES = (
 """Where a region's hosts are, by how its name begins; botocore's partitions.json."""
 
 
-class Guardrail(Section, frozen=True, kw_only=True):
-    """A guardrail for every call of the account. With `trace`, what it found is in the answer's `trace`."""
-
-    id: str
-    version: str = "DRAFT"
-    trace: Literal["enabled", "disabled", "enabled_full"] = "disabled"
-    stream: Literal["sync", "async"] = "sync"
-
-
 _is_role = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}").fullmatch
 Region = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{4,32}(?!\n)$", description="an AWS region such as us-east-1")]
 
@@ -70,6 +61,11 @@ class Bedrock(Account, frozen=True, kw_only=True):
 
     title = "[AWS Bedrock](docs/providers/bedrock.md)"
     credentials = "AWS's own chain (`arriero[aws]`), keys, or a Bedrock API key"
+    remark = (
+        "of Llama; Claude and Nova can also be made to call a tool. Embeddings have another API there, which is not "
+        "spoken."
+    )
+    on_disconnect: Literal["cancel", "drain"] = "drain"
     region: Region | None = None
     api_key: Secret | None = None
     access_key_id: Secret | None = None
@@ -229,7 +225,7 @@ class Converse:
 
     def __init__(self, runtime: Runtime, call: Call, deployment: Deployment, identity: Identity) -> None:
         self._runtime, self._call, self._identity = runtime, call, identity
-        self._missing = deployment.missing
+        self._deployment = deployment
         self._path = f"/model/{quote(deployment.adapter or deployment.model, safe='')}"
         self.degraded: dict[str, Word] = {}
         self.first_byte_s = runtime.account.timeouts.first_byte_s
@@ -253,9 +249,9 @@ class Converse:
         return response, _bedrock_answer.Stream(chunks)
 
     def _request(self, fields: Fields, *, stream: bool) -> dict[str, Any]:
-        request = converse(fields, self._missing, self.degraded)
-        guardrail = self._runtime.account.guardrail
-        if guardrail is not None:
+        request = converse(fields, self._deployment, self.degraded)
+        guardrail = self._deployment.guardrail
+        if isinstance(guardrail, Guardrail):
             said = {"guardrailIdentifier": guardrail.id, "guardrailVersion": guardrail.version}
             request["guardrailConfig"] = {**said, "trace": guardrail.trace}
             if stream:

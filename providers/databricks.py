@@ -32,6 +32,7 @@ class Databricks(OpenAI, frozen=True, kw_only=True):
 
     title = "Databricks"
     credentials = "personal access token, OAuth machine-to-machine"
+    remark = "pictures are Llama 4's; embeddings are of its embedding endpoints."
     url: str = ""
     api_key: Secret | None = None
     client_id: str | None = None

@@ -19,6 +19,7 @@ class Groq(OpenAI, frozen=True, kw_only=True):
 
     title = "Groq"
     credentials = "API key"
+    remark = "Llama ended there for all but enterprise contracts; gpt-oss goes on. It has no weights that embed."
     default_url = "https://api.groq.com/openai/v1"
 
     def takes(self, model: str) -> frozenset[str] | None:

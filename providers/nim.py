@@ -16,6 +16,10 @@ class NIM(OpenAI, frozen=True, kw_only=True):
 
     title = "NVIDIA NIM"
     credentials = "API key, or none for your own"
+    remark = (
+        "pictures are its vision models'. Embeddings of weights that tell questions from passages need `input_type` in "
+        "the call, or `-query` or `-passage` at the end of the deployment's `model`."
+    )
     default_url = "https://integrate.api.nvidia.com/v1"
 
     def takes(self, model: str) -> frozenset[str] | None:

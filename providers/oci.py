@@ -59,6 +59,7 @@ class OCI(Account, frozen=True, kw_only=True):
 
     title = "[Oracle OCI](docs/providers/oci.md)"
     credentials = "API key file, session, instance, resource or workload (`arriero[oci]`)"
+    remark = "pictures are Llama 3.2's and 4's; embeddings have another API there, which is not spoken."
     api: Literal["generic", "openai"] = "generic"
     api_key: Secret | None = None
     compartment: str = ""
@@ -223,7 +224,7 @@ class Generic:
     async def send(self, call: Call, deployment: Deployment) -> Reply:
         if call.endpoint != "chat/completions":
             raise refusal(f"{deployment.name} offers no /v1/{call.endpoint}", "model")
-        todo = plan(call, deployment, OFFERS)
+        todo = plan(call, deployment, _offers(call, deployment))
         trace = uuid.uuid5(uuid.NAMESPACE_URL, call.id).hex  # 32 digits, as Oracle wants them; one for all attempts
         native = Native(self, call, deployment, trace)
         if not todo.emulated and not todo.dropped:  # nearly all
@@ -278,6 +279,13 @@ class Generic:
     async def aclose(self) -> None:
         await self.source.aclose()
         await self.client.aclose()
+
+
+def _offers(call: Call, deployment: Deployment) -> frozenset[str]:
+    """What GENERIC chat carries for a call. Log probabilities are in whole answers only: oracle/langchain-oracle#310,
+    where Llama 3.3 was asked in us-chicago-1."""
+    whole_only = call.stream and "logprobs" in call.features & deployment.features
+    return OFFERS - {"stream"} if whole_only else OFFERS
 
 
 class Native:

@@ -8,12 +8,13 @@ from urllib.parse import quote
 
 from gateway.secret import Secret
 from gateway.transport import Response
-from gateway.types import Call, Reply
+from gateway.types import Call, Deployment, Reply
 from providers.credentials.access_token import AccessToken
 from providers.credentials.gcp import Google
 from providers.openai import OpenAI, PassedReply
 
 _delta = re.compile(rb'"delta"\s*:\s*\{').search
+LLAMA_4_TOKENS = 8192
 _BLANKS = (b"\r\n\r\n", b"\n\n", b"\r\r")
 
 
@@ -24,6 +25,7 @@ class Vertex(OpenAI, frozen=True, kw_only=True):
 
     title = "[Google Vertex AI](docs/providers/vertex.md)"
     credentials = "as gcloud finds it (`arriero[gcp]`), or an access token"
+    remark = "tools are Llama 4 Maverick's; embeddings have another API there, which is not spoken."
     project: str = ""
     location: str = "us-central1"
     token: Secret | None = None
@@ -58,6 +60,13 @@ class Vertex(OpenAI, frozen=True, kw_only=True):
 
     def access_token(self, clock: Callable[[], float]) -> AccessToken | None:
         return None if self.token else AccessToken(Google(self.credentials_file, reach=self.token_origin), clock)
+
+    def changes(self, call: Call, deployment: Deployment) -> Mapping[str, bytes | None]:
+        """A Llama 4 that is told no output limit says nothing: vercel/ai#20375, run against us-east5."""
+        changes = dict(super().changes(call, deployment))
+        if call.max_output_tokens is None and "llama-4" in deployment.model:
+            changes["max_tokens"] = b"%d" % (deployment.max_output_tokens or LLAMA_4_TOKENS)
+        return changes
 
     def reply(self, call: Call, response: Response, degraded: Mapping[str, str]) -> Reply:
         if call.stream:

@@ -24,6 +24,10 @@ class VLLM(OpenAI, frozen=True, kw_only=True):
 
     title = "self-hosted vLLM"
     credentials = "optional API key"
+    remark = (
+        "tools need `--enable-auto-tool-choice` and a parser at the server, pictures and embeddings a server with "
+        "weights that see or embed."
+    )
     url: str = "http://127.0.0.1:8000/v1"
     api_key: Secret | None = None
     gpu_usd_per_hour: Decimal | None = None

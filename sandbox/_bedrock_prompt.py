@@ -1,6 +1,7 @@
 """Reads Converse's turns into the box's plain form, so that Bedrock makes the same answer of the same words as others.
 
-What Bedrock refuses of a conversation beyond its service model is refused here.
+What Bedrock refuses of a Llama's conversation beyond its service model is refused here, in AWS's words, as quoted in
+langchain-ai/langchain-aws#1118 and #192, strands-agents/harness-sdk#1223, epam/ai-dial-adapter-bedrock's tests.
 """
 
 from collections.abc import Sequence
@@ -57,7 +58,16 @@ def _check(messages: Sequence[Json]) -> None:
             if "text" in block and not block["text"].strip():
                 where = f"The text field in the ContentBlock object at messages.{place}.content.{at} is blank."
                 raise validation(f"{where} Add text to the text field, and try again.")
+        _check_kinds(message["content"], place)
     _check_results(messages)
+
+
+def _check_kinds(content: Sequence[Json], place: int) -> None:
+    """Words and pictures stand apart from calls and from results."""
+    for kind, words in (("toolUse", "tool use"), ("toolResult", "tool result")):
+        if any(kind in block for block in content) and not all(kind in block for block in content):
+            said = f"Conversation blocks and {words} blocks cannot be provided in the same turn."
+            raise validation(f"messages.{place}.content: {said}")
 
 
 def _check_results(messages: Sequence[Json]) -> None:

@@ -1,6 +1,7 @@
 """Oracle's GENERIC form and the plain one that every cloud of the box makes its answers from: read here, written here.
 
-Sources: GenericChatRequest and ChatResult of oci 2.189.0; captures of streams in BerriAI/litellm#40040."""
+Sources: GenericChatRequest and ChatResult of oci 2.189.0; captures of streams in BerriAI/litellm#40040; that they have
+no log probabilities oracle/langchain-oracle#310."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -149,8 +150,7 @@ def _generic_event(value: dict[str, Json], pad: str, tokens: int, kind: str) -> 
 def _text_value(talk: Talk, choice: Choice, place: int) -> dict[str, Json]:
     piece = choice.pieces[place]
     message = {"role": "ASSISTANT", "content": [{"type": "TEXT", "text": piece}]}
-    logprobs = _logprobs(talk, [piece], place)
-    return {"index": choice.index, "message": message, **({"logprobs": logprobs} if logprobs else {})}
+    return {"index": choice.index, "message": message}
 
 
 def _call_values(choice: Choice, where: Mapping[str, Json]) -> Iterator[tuple[dict[str, Json], int]]:

@@ -61,11 +61,11 @@ class Azure(OpenAIShape):
     base_path: ClassVar[str] = ""
     demo: ClassVar[Mapping[str, str]] = {"api_key": "sandbox-azure"}
     models: ClassVar[Mapping[str, Model]] = {
-        "Meta-Llama-3.1-8B-Instruct": Model(131_072, 8_192),
-        "Meta-Llama-3.1-70B-Instruct": Model(131_072, 8_192),
-        "Meta-Llama-3.1-405B-Instruct": Model(131_072, 8_192),
-        "Llama-3.3-70B-Instruct": Model(128_000, 8_192),
-        "Llama-4-Scout-17B-16E-Instruct": Model(128_000, 8_192, vision=True),
+        "Meta-Llama-3.1-8B-Instruct": Model(131_072, 8_192, calls=False),
+        "Meta-Llama-3.1-70B-Instruct": Model(131_072, 8_192, calls=False),
+        "Meta-Llama-3.1-405B-Instruct": Model(131_072, 8_192, calls=False),
+        "Llama-3.3-70B-Instruct": Model(128_000, 8_192, calls=False),
+        "Llama-4-Scout-17B-16E-Instruct": Model(128_000, 8_192, vision=True, calls=False),
         "text-embedding-3-small": Model(8_192, 0, vector=1536),
     }
     deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {
@@ -256,7 +256,7 @@ class Azure(OpenAIShape):
                 400, "The chatCompletion operation does not work with the specified model.", "OperationNotSupported"
             )
         for name in ("tools", "tool_choice"):
-            if body.get(name):
+            if body.get(name) and not model.calls:
                 raise self._unsupported(name, body[name])
         form = body.get("response_format") or {}
         if isinstance(form, dict) and form.get("type", "text") != "text":

@@ -4,6 +4,7 @@ Rule 1. Where the form is odd but allowed (crlf, slow_bytes, most of FRAMES) a g
 """
 
 import gzip
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import msgspec
@@ -186,10 +187,18 @@ def _mixed(frame: bytes, number: int) -> bytes:
     return frame[:-2] + ends[number % 3] * 2
 
 
+_text = re.compile(rb'"(?:content|text)":"').search
+
+
 def _spoiled(frame: bytes, number: int, bad: bytes) -> bytes:
     """The third event's text with bytes in it that should not be there."""
-    at = frame.find(b'"content":"')
-    return frame if number != 2 or at < 0 else frame[: at + 11] + bad + frame[at + 11 :]
+    return _with(frame, bad) if number == 2 else frame
+
+
+def _with(data: bytes, bad: bytes) -> bytes:
+    """The first text with these bytes before it."""
+    found = _text(data)
+    return data[: found.end()] + bad + data[found.end() :] if found else data
 
 
 def _junk_body(body: bytes) -> bytes:
@@ -198,8 +207,8 @@ def _junk_body(body: bytes) -> bytes:
 
 _BROKEN_BODY: Mapping[str, Callable[[bytes], bytes]] = {
     "bom": lambda body: b"\xef\xbb\xbf" + body,
-    "bad_utf8": lambda body: body.replace(b'"content":"', b'"content":"\xff\xfe', 1),
-    "lone_surrogate": lambda body: body.replace(b'"content":"', b'"content":"\\ud800', 1),
+    "bad_utf8": lambda body: _with(body, b"\xff\xfe"),
+    "lone_surrogate": lambda body: _with(body, b"\\ud800"),
 }
 _FRAMES: Mapping[str, Callable[[bytes, int], bytes]] = {
     "cr": lambda frame, number: frame.replace(b"\n", b"\r"),

@@ -1,7 +1,9 @@
 """NVIDIA NIM's wire: the hosted API in front of vLLM-like containers, with a closed list of fields and health paths.
 
 Sources: paths and health bodies docs.nvidia.com/nim/large-language-models (2.0) and vision-language-models (1.7);
-fields as litellm 1.109.1 lists them, the closed list can1357/oh-my-pi#2299, the 404 free-claude-code#956.
+fields as litellm 1.109.1 lists them, the closed list can1357/oh-my-pi#2299, the 404 free-claude-code#956; tools in a
+stream langchain-ai/langchain-nvidia#201. Embeddings: docs.nvidia.com/nim/nemo-retriever/text-embedding (2.0.0), which
+also has the model's suffix in place of `input_type`; the refusals plastic-labs/honcho#779 and decolua/9router#1378.
 """
 
 from collections.abc import Mapping
@@ -24,7 +26,9 @@ _KNOWN = frozenset(_KNOWN_FIELDS.split())
 _KNOWN_TEXT_FIELDS = """
 model prompt max_tokens frequency_penalty presence_penalty seed stop stream stream_options temperature top_p
 """
+_KNOWN_EMBED_FIELDS = "model input input_type encoding_format truncate user"
 _KNOWN_TEXT = frozenset(_KNOWN_TEXT_FIELDS.split())
+_KNOWN_EMBED = frozenset(_KNOWN_EMBED_FIELDS.split())
 _RANGES = {"temperature": (0, 2), "top_p": (0, 1), "frequency_penalty": (-2, 2), "presence_penalty": (-2, 2)}
 _TITLES = {401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found", 410: "Gone",
            429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable",
@@ -43,6 +47,8 @@ class Nim(TextCompletions):
         "meta/llama-3.1-70b-instruct": Model(131_072, 16_384),
         "meta/llama-3.1-405b-instruct": Model(131_072, 16_384),
         "meta/llama-3.3-70b-instruct": Model(131_072, 16_384),
+        "meta/llama-3.2-11b-vision-instruct": Model(131_072, 16_384, vision=True),
+        **{f"nvidia/nv-embedqa-e5-v5{end}": Model(512, 0, vector=1024) for end in ("-query", "-passage", "")},
     }
     deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {  # no price per token is published: another host's
         "llama-3.1-8b": {"model": "meta/llama-3.1-8b-instruct", "price": {"in": 0.20, "out": 0.20}},
@@ -55,6 +61,7 @@ class Nim(TextCompletions):
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
             **super().routes(),
+            "/v1/embeddings": {"POST": self.embed},
             "/v1/health/ready": {"GET": lambda r, s: _health("Service is ready.")},
             "/v1/health/live": {"GET": lambda r, s: _health("Service is live.")},
         }
@@ -102,11 +109,15 @@ class Nim(TextCompletions):
 
     # ------------------------------------------------------------------ reading
     def check_chat(self, body: dict[str, Json], model: Model) -> None:
+        if model.vector:
+            raise self.no_such_model(str(body["model"]))
         self._check_known(body, _KNOWN)
+        if body.get("tools") and body.get("stream"):
+            raise self.invalid("Tool calling is not supported in streaming mode!")
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise self.invalid("Input should be a valid list of messages", "messages")
-        if count_images(messages):
+        if count_images(messages) and not model.vision:
             raise self.invalid(f"{body.get('model')} is not a multimodal model")
         self._check_numbers(body)
 
@@ -114,18 +125,25 @@ class Nim(TextCompletions):
         self._check_known(body, _KNOWN_TEXT)
         self._check_numbers(body)
 
+    def embed(self, request: Request, site: Site) -> Reply:
+        body = self.decode(request.body)
+        name, model = self.model_of(body)
+        self._check_known(body, _KNOWN_EMBED)
+        told = name.endswith(("-query", "-passage")) or body.get("input_type") in ("query", "passage")
+        if model.vector and not told:
+            raise Refusal(400, {"detail": "'input_type' parameter is required for asymmetric models"})
+        return super().embed(request, site)
+
+    def no_vectors(self, model: str) -> Refusal:
+        return self.no_such_model(model)
+
     def _check_known(self, body: dict[str, Json], known: frozenset[str]) -> None:
         unknown = [name for name in body if name not in known]
         if unknown:
             raise self.invalid(f"Validation: Unsupported parameter(s): {', '.join(f'`{name}`' for name in unknown)}")
 
     def _check_numbers(self, body: dict[str, Json]) -> None:
-        for name, low, high in (
-            ("temperature", 0, 2),
-            ("top_p", 0, 1),
-            ("frequency_penalty", -2, 2),
-            ("presence_penalty", -2, 2),
-        ):
+        for name, (low, high) in _RANGES.items():
             value = body.get(name)
             if value is not None and (not isinstance(value, int | float) or not low <= value <= high):
                 raise self.invalid(f"{name} must be between {low} and {high}", name)

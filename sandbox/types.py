@@ -58,12 +58,13 @@ class Refusal(Exception):
 
 
 class Model(NamedTuple):
-    """One model id of a cloud. `vector` is the length of an embedding, 0 for a model that talks."""
+    """One model id of a cloud. `vector` is the length of an embedding, 0 for a model that talks; `calls`: tools."""
 
     context_tokens: int = 131_072
     max_output_tokens: int = 131_072
     vision: bool = False
     vector: int = 0
+    calls: bool = True
 
 
 class Voice(Protocol):

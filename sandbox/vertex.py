@@ -1,15 +1,16 @@
 """Google Vertex AI's wire for Llama as a service: the project in the path, OAuth tokens, errors in a list of one.
 
 Sources: the URL and auth as litellm 1.109.1 and google-auth 2.62 make them; error bodies ogx-ai/ogx#4219 (404),
-langchain-google#593 (400). What the serving side does with `n` and `logprobs` of a Llama is not established: here it
-ignores them, as it does every field that it does not know.
+langchain-google#593 (400); that Llama 4 says nothing where no output limit is named vercel/ai#20375; that Maverick
+calls tools vercel/ai#15687. What the serving side does with `n` and `logprobs` of a Llama, and with tools of an older
+one, is not established: here it ignores them, as it does every field that it does not know.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from sandbox.answers import Choice, key_of
+from sandbox.answers import Ask, Choice, key_of
 from sandbox.demo_key import KEY_ID, PRIVATE_PEM
 from sandbox.limits import Short
 from sandbox.oauth import SERVICE_ACCOUNT, google_token, is_issued
@@ -39,10 +40,10 @@ class Vertex(OpenAIShape):
     id_prefix: ClassVar[str] = ""
     known_by: ClassVar[str] = "token"
     models: ClassVar[Mapping[str, Model]] = {
-        "meta/llama-3.1-8b-instruct-maas": Model(128_000, 2_048),
-        "meta/llama-3.1-70b-instruct-maas": Model(128_000, 2_048),
-        "meta/llama-3.1-405b-instruct-maas": Model(128_000, 2_048),
-        "meta/llama-3.3-70b-instruct-maas": Model(128_000, 8_192),
+        "meta/llama-3.1-8b-instruct-maas": Model(128_000, 2_048, calls=False),
+        "meta/llama-3.1-70b-instruct-maas": Model(128_000, 2_048, calls=False),
+        "meta/llama-3.1-405b-instruct-maas": Model(128_000, 2_048, calls=False),
+        "meta/llama-3.3-70b-instruct-maas": Model(128_000, 8_192, calls=False),
         "meta/llama-4-maverick-17b-128e-instruct-maas": Model(1_000_000, 8_192, vision=True),
     }
     deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {  # Google published no price of the two smaller 3.1
@@ -137,9 +138,14 @@ class Vertex(OpenAIShape):
 
     # ------------------------------------------------------------------ reading
     def model_of(self, body: dict[str, Json]) -> tuple[str, Model]:
-        for name in _IGNORED:
-            body.pop(name, None)
-        return super().model_of(body)
+        name, model = super().model_of(body)
+        for ignored in _IGNORED if model.calls else (*_IGNORED, "tools", "tool_choice"):
+            body.pop(ignored, None)
+        return name, model
+
+    def ask_of(self, body: dict[str, Json], site: Site, length: int | None) -> Ask:
+        mute = "llama-4" in body["model"] and self.asked_tokens(body) is None
+        return super().ask_of(body, site, 0 if mute else length)
 
     def check_chat(self, body: dict[str, Json], model: Model) -> None:
         messages = body.get("messages")

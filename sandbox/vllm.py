@@ -1,14 +1,17 @@
 """A self-hosted vLLM 0.32: uvicorn's headers, its own error objects, prefill, load headers and Prometheus metrics.
 
-Checked against transcripts of the real server (tests/golden): field sets and their order are its own.
+Checked against transcripts of the real server (tests/golden): field sets and their order are its own. Embeddings are as
+vLLM's EmbeddingResponse declares them; a real server has one model, and then the paths of the others are not there.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+import msgspec
+
 from sandbox.answers import Choice, ToolCall, key_of, tokens_of
-from sandbox.cloud import json_reply
+from sandbox.cloud import encode, json_reply
 from sandbox.limits import Short
 from sandbox.openai_shape import DONE, Route, Talk
 from sandbox.prompt import count_images, prompt_tokens, turns_of
@@ -36,6 +39,7 @@ class Vllm(TextCompletions):
         "meta-llama/Llama-3.1-405B-Instruct-FP8": Model(),
         "meta-llama/Llama-3.3-70B-Instruct": Model(),
         "meta-llama/Llama-4-Scout-17B-16E-Instruct": Model(10_485_760, 10_485_760, vision=True),
+        "BAAI/bge-m3": Model(8_192, 0, vector=1024),
     }
     deployments: ClassVar[Mapping[str, Mapping[str, Json]]] = {
         "llama-3.1-8b": {"model": "meta-llama/Llama-3.1-8B-Instruct"},
@@ -51,6 +55,7 @@ class Vllm(TextCompletions):
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
             **super().routes(),
+            "/v1/embeddings": {"POST": self.embed},
             "/tokenize": {"POST": self.tokenize},
             "/health": {"GET": lambda r, s: Reply()},
             "/ping": {"GET": lambda r, s: Reply(), "POST": lambda r, s: Reply()},
@@ -88,8 +93,11 @@ class Vllm(TextCompletions):
     def unauthorized(self, credential: str) -> Refusal:
         return Refusal(401, {"error": "Unauthorized"})
 
-    def no_such_path(self, request: Request) -> Refusal:
+    def no_such_path(self, request: Request | None = None) -> Refusal:
         return Refusal(404, {"detail": "Not Found"})
+
+    def no_vectors(self, model: str) -> Refusal:
+        return self.no_such_path()
 
     def wrong_method(self, request: Request, methods: Mapping[str, Route]) -> Refusal:
         return Refusal(405, {"detail": "Method Not Allowed"}, {"allow": ", ".join(methods)})
@@ -137,6 +145,8 @@ class Vllm(TextCompletions):
         return name, self.models[name]
 
     def check_chat(self, body: dict[str, Json], model: Model) -> None:
+        if model.vector:
+            raise self.no_such_path()
         messages = body.get("messages")
         if "messages" not in body:
             raise self.unfit("missing", "body.messages", "Field required", f"<dict of {len(body)} items>")
@@ -312,6 +322,15 @@ class Vllm(TextCompletions):
         return {**super().text_usage_chunk(talk), "system_fingerprint": _FINGERPRINT}
 
     # ------------------------------------------------------------------ the rest
+    def embed(self, request: Request, site: Site) -> Reply:
+        reply = super().embed(request, site)
+        made = msgspec.json.decode(reply.body)
+        made["data"] = [{"index": row["index"], **row} for row in made["data"]]
+        made["usage"] |= {"completion_tokens": 0, "prompt_tokens_details": None}
+        head = {"id": self.new_id(request, site, "embd-"), "object": "list", "created": int(site.wall())}
+        reply.body = encode({**head, "model": reply.model, **made})
+        return reply
+
     def tokenize(self, request: Request, site: Site) -> Reply:
         body = self.decode(request.body)
         _, model = self.model_of(body)

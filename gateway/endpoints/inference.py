@@ -2,8 +2,8 @@
 
 Rule 1. Know the caller, read the body, peek, decide, dispatch, relay, settle; no framework on the way.
 Rule 2. Whatever happens, the call is settled once and its lease is closed.
-Rule 3. A client that left (our task is cancelled) gets no further attempt; a call that is cut at the end of the grace
-        period is told so.
+Rule 3. A client that left gets no further attempt: our task is cancelled, or goes on where the answer is paid to its
+        end all the same. A call that is cut at the end of the grace period is told so.
 """
 
 import asyncio
@@ -54,17 +54,34 @@ class Exchange:
         self.id = http.request_id(self.headers, self.new)
         self.deadline = self.began + DEFAULT_DEADLINE_S
         self.tenant = auth.ANONYMOUS
+        self.route: Route | None = None
         self.decision: Decision | None = None
         self.hold: Hold | None = None
         self.opened: Opened | None = None
         self.usage: Usage | None = None
         self.started = self.ended = self.settled = False
 
+    def cancel(self) -> None:
+        """Its client left."""
+        if not (self._is_paid_to_the_end() and self.live.hear_out(self.cycle.task)):
+            self.cycle.task.cancel()
+            return
+        assert self.decision is not None
+        self.decision.left = self.cycle.disconnected = True
+        self.decision.notes.append(("client", "left; the answer is read on, for it is paid to its end"))
+
+    def _is_paid_to_the_end(self) -> bool:
+        """Whether an attempt is under way at a cloud that bills what it says, whoever hears it."""
+        attempts = self.decision.attempts if self.decision is not None else []
+        if not attempts or attempts[-1].ended is not None or self.route is None:
+            return False
+        return self.route.lanes[attempts[-1].deployment].drains
+
     async def run(self) -> None:
         """Answers, and settles however that ended."""
         task = self.cycle.task
         self.live.begin(task)
-        self.connection.cancel_when_lost(task)
+        self.connection.cancel_when_lost(self)
         ended = Ended(500, "internal_error")
         try:
             ended = await self._answered()
@@ -77,10 +94,10 @@ class Exchange:
             ended = self._failed(error)
         finally:
             try:
-                self._settle(ended)
+                self._settle(Ended(499, "client_gone") if self.decision is not None and self.decision.left else ended)
             finally:
                 self.live.end(task)
-                if self.connection.task is task:  # the next call of this connection may have begun
+                if self.connection.task is self:  # the next call of this connection may have begun
                     self.connection.cancel_when_lost(None)
 
     async def _answered(self) -> Ended:
@@ -91,7 +108,7 @@ class Exchange:
         body = self._body_here() if not self.cycle.more_body else await self._body_to_come()
         self.connection.read_on()
         peeked = peek(body, self.endpoint)
-        route = self.parts.fleet.route(peeked.model, self.tenant)
+        self.route = route = self.parts.fleet.route(peeked.model, self.tenant)
         auth.authorize(self.tenant, route.name)
         call = self._call(route, peeked, body)
         self.decision = self._decided(call, route)

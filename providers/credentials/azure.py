@@ -1,11 +1,13 @@
 """Entra's access tokens as Azure's own tools find them: secret, certificate, workload identity, managed identity.
 
 Rule 1. azure-identity is imported only where it is needed, and runs in a thread (docs/decisions/ say why).
-Rule 2. What it raises is shown by name, place and AADSTS number, never by its text.
+Rule 2. What it raises is shown by name, place and AADSTS number, never by its text; what it logs goes nowhere, as with
+        the libraries of the other clouds, unless somebody sets up Python's logging.
 """
 
 import asyncio
 import importlib.util
+import logging
 import os
 import re
 import time
@@ -33,6 +35,9 @@ _CLOUDS = {".us": "us", ".cn": "cn"}
 AUTHORITIES = {".azure.us": "login.microsoftonline.us", ".azure.cn": "login.chinacloudapi.cn"}
 """Where the sovereign clouds' hosts get their tokens: azure-identity's AzureAuthorityHosts. What is asked for there is
 named after the cloud: learn.microsoft.com, azure-government, compare-azure-government-global-azure."""
+
+
+logging.getLogger("azure").addHandler(logging.NullHandler())
 
 
 class Entra(Section, frozen=True, kw_only=True):

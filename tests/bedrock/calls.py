@@ -39,12 +39,23 @@ def call(body: bytes | None = None, **fields: Any) -> Call:
 
 def deployment(*features: str, missing: Missing = "emulate", **fields: Any) -> Deployment:
     """A Llama at Bedrock, with more features where they are named."""
-    said = {"features": USUAL_FEATURES | set(features), "emulates": EMULATES, "missing": missing, **fields}
-    return Deployment(name="d", account="a", cloud="bedrock", model="m", **said)
+    said = {
+        "features": USUAL_FEATURES | set(features),
+        "emulates": EMULATES,
+        "missing": missing,
+        "model": "m",
+        **fields,
+    }
+    return Deployment(name="d", account="a", cloud="bedrock", **said)
 
 
 def mapped(missing: Missing = "emulate", body: bytes | None = None, **fields: Any) -> tuple[Any, dict[str, Word]]:
     """The Converse request of a chat request, and what it could not do as asked."""
+    return mapped_at(deployment(missing=missing), body, **fields)
+
+
+def mapped_at(at: Deployment, body: bytes | None = None, **fields: Any) -> tuple[Any, dict[str, Word]]:
+    """The same at a deployment."""
     degraded: dict[str, Word] = {}
     found: Fields = fields_of(call(body, **fields))
-    return json.loads(encoded(converse(found, missing, degraded))), degraded
+    return json.loads(encoded(converse(found, at, degraded))), degraded

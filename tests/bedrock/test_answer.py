@@ -237,6 +237,29 @@ def test_streamed_calls_have_their_own_places_ids_and_arguments() -> None:
     assert finishes(chunks) == ["tool_calls"]
 
 
+def test_b25_what_is_said_twice_or_out_of_order_is_told_once_and_in_its_place() -> None:
+    starts = [
+        frame("contentBlockStart", contentBlockIndex=at, start={"toolUse": {"toolUseId": f"t{at}", "name": "f"}})
+        for at in (0, 1, 2)
+    ]
+    pieces = [
+        delta(1, toolUse={"input": '{"b"'}),
+        delta(0, toolUse={"input": '{"a"'}),
+        delta(1, toolUse={"input": ":1}"}),
+    ]
+    pieces.append(delta(0, toolUse={"input": ":0}"}))
+    ends = [frame("contentBlockStop", contentBlockIndex=at) for at in (2, 0, 1)]
+    last = [frame("messageStop", stopReason="tool_use"), METADATA]
+    once = streamed(b"".join([START, *starts, *pieces, *ends, *last]))[0]
+    twice = streamed(b"".join([START, *starts * 2, *pieces, *ends * 2, last[0] * 2, last[1] * 2]))[0]
+    assert twice[: twice.index("[DONE]") + 1] == once
+    found: dict[int, str] = {}
+    for call in [call for d in deltas(once) for call in d.get("tool_calls", ())]:
+        found[call["index"]] = found.get(call["index"], "") + call["function"]["arguments"]
+    assert found == {0: '{"a":0}', 1: '{"b":1}', 2: "{}"}
+    assert finishes(once) == ["tool_calls"]
+
+
 def test_a_stop_string_that_bedrock_does_not_know_ends_the_stream_here_and_usage_still_comes() -> None:
     data = START + b"".join(delta(text=t) for t in ("one ", "ST", "OP", " two")) + STOP + METADATA
     chunks, _ = streamed(data, stops=("STOP",))
@@ -308,7 +331,7 @@ def test_every_modelled_exception_before_a_stream_has_its_outcome(name: str) -> 
 
 
 @pytest.mark.parametrize("name", IN_STREAM)
-def test_every_modelled_exception_inside_a_stream_has_its_outcome(name: str) -> None:
+def test_b13_every_modelled_exception_inside_a_stream_has_its_outcome(name: str) -> None:
     data = START + delta(text="x") + exception(name, b'{"message":"m","originalStatusCode":500}') + delta(text="never")
     chunks, stream = streamed(data)
     assert "".join(d.get("content", "") for d in deltas(chunks)) == "x"

@@ -102,7 +102,7 @@ def test_it_reads_what_botocore_reads_on_100000_splits_and_mutations(seed: int) 
     compare(10_000, 100 + seed)
 
 
-def test_a_frame_split_at_every_byte_is_one_message() -> None:
+def test_b14_a_frame_split_at_every_byte_is_one_message() -> None:
     frame = event("contentBlockDelta", '{"delta":{"text":"ñ"}}'.encode())
     for at in range(len(frame) + 1):
         found, fault = ours([frame[:at], frame[at:]])
@@ -122,7 +122,7 @@ def test_every_type_of_header_is_read() -> None:
 
 
 @pytest.mark.parametrize("at", range(len(event("metadata", b"{}"))))
-def test_one_flipped_bit_anywhere_is_a_fault(at: int) -> None:
+def test_b14_one_flipped_bit_anywhere_is_a_fault(at: int) -> None:
     frame = bytearray(event("metadata", b"{}"))
     frame[at] ^= 1
     decoder = Decoder()
@@ -141,7 +141,7 @@ def test_what_came_before_a_fault_is_still_given_and_nothing_after_it() -> None:
     assert decoder.feed(good) == []
 
 
-def test_a_length_beyond_the_cap_is_refused_from_its_prelude_alone() -> None:
+def test_b14_a_length_beyond_the_cap_is_refused_from_its_prelude_alone() -> None:
     decoder = Decoder()
     decoder.feed(sealed(b"", b"", total=MAX_FRAME_BYTES + 1)[:12])
     assert decoder.fault is not None
@@ -165,7 +165,7 @@ def test_a_length_beyond_the_cap_is_refused_from_its_prelude_alone() -> None:
     ],
     ids=["short", "overrun", "headers", "name", "type", "string", "uuid", "twice", "utf8", "nameless", "number"],
 )
-def test_headers_and_lengths_that_cannot_be_are_faults(frame: bytes) -> None:
+def test_b14_headers_and_lengths_that_cannot_be_are_faults(frame: bytes) -> None:
     decoder = Decoder()
     assert decoder.feed(frame) == []
     assert decoder.fault is not None

@@ -56,7 +56,8 @@ def test_the_text_beside_a_call_is_not_lost_on_either_way() -> None:
     called = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
     talk = [*HELLO, {"role": "assistant", "content": "Let me see.", "tool_calls": [called]}]
     talk.append({"role": "tool", "tool_call_id": "c", "content": "x"})
-    assert mapped(messages=talk, tools=[WEATHER])[0]["messages"][1]["content"][0] == {"text": "Let me see."}
+    (result,) = mapped(messages=talk, tools=[WEATHER])[0]["messages"][2]["content"]
+    assert {"text": "Let me see."} in result["toolResult"]["content"], "where a Llama takes it"
     use = {"toolUse": {"toolUseId": "t", "name": "weather", "input": {}}}
     message = {"role": "assistant", "content": [{"text": "Let me see."}, use]}
     raw = json.dumps({"output": {"message": message}, "stopReason": "tool_use"}).encode()

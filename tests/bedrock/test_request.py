@@ -18,7 +18,7 @@ from providers._emulation import fields_of
 from sandbox import _bedrock_model as model
 from sandbox._bedrock_prompt import talk_of
 from sandbox.types import Refusal
-from tests.bedrock.calls import USER, WEATHER, call, mapped
+from tests.bedrock.calls import USER, WEATHER, call, deployment, mapped, mapped_at
 
 PNG = base64.b64encode(b"\x89PNG not a real one").decode()
 
@@ -70,28 +70,60 @@ def test_neighbours_of_one_role_become_one_turn_and_blank_text_vanishes() -> Non
     ]
 
 
-def test_calls_and_their_results_in_one_turn_each_with_the_text_beside_them() -> None:
-    calls = [used("call_1", "weather", '{"city": "Lima"}'), used("call_2", "time", "")]
-    messages = [
-        USER,
-        said("assistant", "Let me see.", tool_calls=calls),
-        said("tool", "12 °C", tool_call_id="call_1"),
-        said("tool", "", tool_call_id="call_2"),
-        said("user", "And?"),
-    ]
-    found, _ = mapped(messages=messages, tools=[WEATHER])
+MIXED = [
+    USER,
+    said(
+        "assistant",
+        "Let me see.",
+        tool_calls=[used("call_1", "weather", '{"city": "Lima"}'), used("call_2", "time", "")],
+    ),
+    said("tool", "12 °C", tool_call_id="call_1"),
+    said("tool", "", tool_call_id="call_2"),
+    said("user", "And?"),
+]
+USES = [
+    {"toolUse": {"toolUseId": "call_1", "name": "weather", "input": {"city": "Lima"}}},
+    {"toolUse": {"toolUseId": "call_2", "name": "time", "input": {}}},
+]
+
+
+def test_words_beside_calls_and_results_stand_in_the_results_for_a_llama_refuses_them_and_that_is_said() -> None:
+    found, degraded = mapped(messages=MIXED, tools=[WEATHER])
     assert [turn["role"] for turn in found["messages"]] == ["user", "assistant", "user"]
-    assert found["messages"][1]["content"] == [
-        {"text": "Let me see."},
-        {"toolUse": {"toolUseId": "call_1", "name": "weather", "input": {"city": "Lima"}}},
-        {"toolUse": {"toolUseId": "call_2", "name": "time", "input": {}}},
+    assert found["messages"][1]["content"] == USES
+    said_, result, added = "(with the call the assistant said:)", "(the result:)", "(the user adds:)"
+    first = [{"text": said_}, {"text": "Let me see."}, {"text": result}, {"text": "12 °C"}]
+    assert found["messages"][2]["content"] == [
+        {"toolResult": {"toolUseId": "call_1", "content": first}},
+        {"toolResult": {"toolUseId": "call_2", "content": [{"text": added}, {"text": "And?"}]}},
     ]
+    assert [tool["toolSpec"]["name"] for tool in found["toolConfig"]["tools"]] == ["weather", "time"]
+    assert degraded == {"messages": "emulated"}
+    assert bedrocks_refusal(found) == "nothing of toolResult"
+
+
+@pytest.mark.parametrize("model", ["us.anthropic.claude-sonnet-4-5-20250929-v1:0", "amazon.nova-pro-v1:0"])
+def test_words_stay_beside_calls_and_results_where_the_weights_take_them(model: str) -> None:
+    found, degraded = mapped_at(deployment(model=model), messages=MIXED, tools=[WEATHER])
+    assert found["messages"][1]["content"] == [{"text": "Let me see."}, *USES]
+    assert found["messages"][2]["content"][-1] == {"text": "And?"}
+    assert degraded == {}
+
+
+def test_calls_and_results_alone_are_carried_as_they_are_and_nothing_is_said() -> None:
+    alone = [USER, said("assistant", None, tool_calls=MIXED[1]["tool_calls"]), *MIXED[2:4], said("assistant", "Noon.")]
+    found, degraded = mapped(messages=[*alone, said("user", "And?")], tools=[WEATHER])
+    assert found["messages"][1]["content"] == USES
     assert found["messages"][2]["content"] == [
         {"toolResult": {"toolUseId": "call_1", "content": [{"text": "12 °C"}]}},
         {"toolResult": {"toolUseId": "call_2", "content": []}},
-        {"text": "And?"},
     ]
-    assert [tool["toolSpec"]["name"] for tool in found["toolConfig"]["tools"]] == ["weather", "time"]
+    assert found["messages"][3:] == [turn("assistant", "Noon."), turn("user", "And?")]
+    assert degraded == {}
+
+
+def turn(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"text": text}]}
 
 
 def test_an_id_from_another_cloud_is_made_to_fit_the_same_way_in_call_and_result() -> None:
@@ -116,7 +148,7 @@ def test_numbers_of_calls_tools_and_sampling_are_carried_as_they_were_written() 
         b'"content":"y"}],"tools":[{"type":"function","function":{"name":"weather",'
         b'"parameters":{"maximum": 9007199254740993, "multipleOf": 0.10}}}]}' % arguments
     )
-    sent = encoded(converse(fields_of(call(body)), "emulate", {}))
+    sent = encoded(converse(fields_of(call(body)), deployment(), {}))
     assert b'"input":{"n": 123456789012345678901234567890, "f": 1.10}' in sent
     assert b'{"json":{"maximum": 9007199254740993, "multipleOf": 0.10}}' in sent
     assert b'"temperature":0.10' in sent
@@ -147,28 +179,40 @@ def test_a_picture_that_cannot_be_sent_is_refused_with_the_reason(url: str, word
     error = refused(messages=[said("user", [image])])
     assert word in error.detail.message
     assert "messages[0].content[0]" in error.detail.message
+    assert error.detail.code == (
+        "invalid_request" if word in ("no valid base64", "no picture") else "unsupported_feature"
+    )
 
 
 @pytest.mark.parametrize(
-    ("messages", "word"),
+    ("messages", "word", "elsewhere"),
     [
-        ([said("system", "only")], "begin with a message of the user"),
-        ([said("assistant", "a"), USER], "begin with a message of the user"),
-        ([said("user", "  ")], "not blank"),
-        ([said("robot", "a")], "role"),
-        ([{"role": "user", "content": 7}], "OpenAI's form"),
-        ([USER, said("tool", "x")], "tool_call_id"),
-        ([USER, said("assistant", None, tool_calls=[used("c", "f", "[1]")])], "not a JSON object"),
-        ([USER, said("assistant", None, tool_calls=[used("c", "f", "{bad")])], "not a JSON object"),
-        ([said("user", [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}])], "does not take"),
+        ([said("system", "only")], "begin with a message of the user", True),
+        ([said("assistant", "a"), USER], "begin with a message of the user", True),
+        ([said("user", "  ")], "not blank", True),
+        ([said("function", "a", name="f")], "role", True),
+        ([{"role": "user", "content": 7}], "OpenAI's form", False),
+        ([USER, said("tool", "x")], "tool_call_id", False),
+        ([USER, said("assistant", None, tool_calls=[used("c", "f", "[1]")])], "not a JSON object", True),
+        ([USER, said("assistant", None, tool_calls=[used("c", "f", "{bad")])], "not a JSON object", True),
+        (
+            [said("user", [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}])],
+            "does not take",
+            True,
+        ),
         (
             [said("system", [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}]), USER],
             "only text",
+            False,
         ),
     ],
 )
-def test_messages_that_converse_cannot_take_are_refused_with_their_place(messages: Any, word: str) -> None:
-    assert word in refused(messages=messages).detail.message
+def test_messages_that_converse_cannot_take_are_refused_and_may_be_another_clouds(
+    messages: Any, word: str, elsewhere: bool
+) -> None:
+    detail = refused(messages=messages).detail
+    assert word in detail.message
+    assert detail.code == ("unsupported_feature" if elsewhere else "invalid_request")
 
 
 # ---------------------------------------------------------------------- tools
@@ -206,6 +250,12 @@ def test_a_history_with_calls_is_told_in_words_where_nothing_may_be_called() -> 
     assert mapped(messages=messages, tools=[WEATHER], tool_choice="none")[1] == {"tool_choice": "emulated"}
 
 
+def test_a_tool_of_another_type_is_for_another_cloud() -> None:
+    error = refused(tools=[{"type": "custom", "custom": {"name": "x"}}])
+    assert (error.detail.param, error.detail.code) == ("tools", "unsupported_feature")
+    assert refused(tools=[{"type": "function"}]).detail.code == "invalid_request"
+
+
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "é", "x" * 65])
 def test_a_tools_name_must_be_one_that_bedrock_takes(name: str) -> None:
     tool = {"type": "function", "function": {"name": name}}
@@ -235,9 +285,22 @@ def test_a_json_schema_is_converses_own_where_the_weights_take_one() -> None:
     assert "outputConfig" not in mapped(response_format={"type": "text"})[0]
 
 
-def test_the_tier_is_mapped_where_converse_has_it() -> None:
+def test_the_tier_is_mapped_where_converse_has_it_and_else_said_to_be_dropped() -> None:
     assert mapped(service_tier="flex")[0]["serviceTier"] == {"type": "flex"}
-    assert "serviceTier" not in mapped(service_tier="auto")[0]
+    for usual in ("auto", "default"):
+        assert mapped(service_tier=usual) == mapped()
+    for at, tier in ((deployment(), "scale"), (deployment(model="us.meta.llama3-3-70b-instruct-v1:0"), "flex")):
+        found, degraded = mapped_at(at, service_tier=tier)
+        assert "serviceTier" not in found
+        assert degraded == {"service_tier": "dropped"}
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_an_output_limit_beyond_the_weights_is_theirs_and_said(name: str) -> None:
+    at = deployment(max_output_tokens=4096)
+    assert mapped_at(at, **{name: 4097}) == ({**mapped()[0], "inferenceConfig": {"maxTokens": 4096}}, {name: "clamped"})
+    assert mapped_at(at, **{name: 4096})[1] == {}
+    assert mapped(**{name: 99_999})[0]["inferenceConfig"] == {"maxTokens": 99_999}, "no limit is known"
 
 
 def test_what_does_not_change_the_answer_is_left_out_and_said() -> None:
@@ -297,7 +360,8 @@ def test_whatever_is_mapped_is_valid_by_botocores_model(messages: Any, temperatu
         return
     assert not botocore.validate.ParamValidator().validate({"modelId": "m", **found}, SHAPE).has_errors()
     model.check("Converse", found)
-    assert "toolResult" in bedrocks_refusal(found)  # results that do not match their calls are the caller's
+    refusal = bedrocks_refusal(found)  # calls and results that do not match are the caller's
+    assert "toolResult" in refusal or "tool use blocks cannot" in refusal
     roles = [turn["role"] for turn in found["messages"]]
     assert all(a != b for a, b in itertools.pairwise(roles))
     contents = [m["content"] for m in messages if m["content"]]

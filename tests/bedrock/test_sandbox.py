@@ -131,6 +131,7 @@ def test_a_tool_that_must_be_called(threaded: Sandbox, choice: Any) -> None:
 FORM = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": {"schema": "{}"}}}}
 PNG = {"image": {"format": "png", "source": {"bytes": b"x"}}}
 USE = {"toolUse": {"toolUseId": "t", "name": "weather", "input": {}}}
+GIVEN = {"toolResult": {"toolUseId": "t", "content": [{"text": "x"}]}}
 
 
 def turn(role: str, *blocks: Any) -> dict[str, Any]:
@@ -154,6 +155,14 @@ UNANSWERED = [*MESSAGES, turn("assistant", USE), turn("user", {"text": "b"})]
         ({"messages": [turn("user", {"text": "a"}), turn("user", {"text": "b"})]}, "must alternate"),
         ({"messages": UNANSWERED}, "toolConfig field must be defined"),
         ({"messages": UNANSWERED, "toolConfig": TOOLS}, "toolResult"),
+        (
+            {"messages": [*MESSAGES, turn("assistant", {"text": "a"}, USE)], "toolConfig": TOOLS},
+            "messages.1.content: Conversation blocks and tool use blocks cannot be provided in the same turn.",
+        ),
+        (
+            {"messages": [*MESSAGES, turn("assistant", USE), turn("user", GIVEN, {"text": "b"})], "toolConfig": TOOLS},
+            "messages.2.content: Conversation blocks and tool result blocks cannot be provided in the same turn.",
+        ),
         ({"outputConfig": FORM}, "outputConfig"),
         ({"guardrailConfig": {"guardrailIdentifier": "other", "guardrailVersion": "1"}}, "guardrail identifier"),
     ],

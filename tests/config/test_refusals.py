@@ -275,10 +275,7 @@ ACCOUNTS = [
         account("proxy: 'http://x:1'", "litellm"),
         "providers.a: 'proxy' is not for litellm, which takes HTTPS_PROXY and NO_PROXY from the environment",
     ),
-    (
-        account("on_disconnect: drain"),
-        f"providers.a.on_disconnect: 'on_disconnect' (draining after the client left) {NOT_YET}",
-    ),
+    (account("on_disconnect: never"), "providers.a.on_disconnect: unknown value 'never'; known: cancel, drain"),
     (account("gpus: 0", "vllm"), "providers.a.gpus: must be at least 1, not 0"),
     (
         account("gpu_usd_per_hour: -1", "vllm"),

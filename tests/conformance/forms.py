@@ -114,7 +114,7 @@ TWO = [
 WANTED = {"max_tokens": 200}
 JSON_PLEASE = user("Describe a llama as JSON.")
 
-FORMS = [
+_FORMS = [
     Conversation("a tool is called", "tools", asking(ASK, tools=[WEATHER], **WANTED), calls("weather")),
     Conversation("of two tools the right one", "tools",
                  asking(user("What time is it?"), tools=[WEATHER, TIME], **WANTED), calls("time")),
@@ -150,3 +150,4 @@ FORMS = [
                  asking(JSON_PLEASE, response_format=schema_format(UNION), **WANTED), valid(UNION)),
     Conversation("text as the form", "text", asking(JSON_PLEASE, response_format={"type": "text"})),
 ]  # fmt: skip
+FORMS = [one._replace(route="calls") if one.area.startswith("tool") else one for one in _FORMS]

@@ -12,16 +12,19 @@ ROOT = Path(__file__).parents[2]
 PAGE, README = ROOT / "docs" / "matrix.md", ROOT / "README.md"
 BEGIN, END = "<!-- made by `make matrix`, not by hand -->\n", "<!-- end of what is made -->\n"
 SHOWN = {
-    "tools": "tools",
-    "tool choice": "forced tools",
-    "json": "JSON",
-    "stop": "stop",
-    "choices": "n, logprobs",
-    "sampling": "sampling",
-    "images": "pictures",
-    "embeddings": "embeddings",
+    "tools": ("a tool is called", "two tools at once", "a tool with a nested schema", "a tool's result"),
+    "forced tools": ("a tool must be called", "this tool must be called"),
+    "JSON mode": ("JSON mode",),
+    "JSON Schema": ("a JSON Schema", "a JSON Schema with references and unions"),
+    "`n`": ("two choices",),
+    "logprobs": ("log probabilities", "log probabilities and three alternatives"),
+    "seed": ("seed",),
+    "penalties": ("penalties",),
+    "pictures": ("a picture",),
+    "embeddings": ("an embedding", "three embeddings as numbers"),
 }
-"""Areas that README shows a column of; in the others the clouds do not differ, or hardly."""
+"""README's columns, each with its conversations; in others the clouds do not differ, or hardly."""
+WORDS = {"pass": "yes", "refused": "no"}
 
 INTRO = f"""# What each cloud does
 
@@ -36,9 +39,10 @@ answer is held against what the cloud says it sent (`tests/conformance`).
 | emulated, clamped, dropped | answered, and `x-arriero-degraded` names the parameter and what became of it |
 | refused | 400 that names the feature, before anything is sent; another cloud of the route is taken if there is one |
 
-A cell with two words is of the plain answer and of the stream. The sandbox is as strict as what is known of the real
-clouds; the sources stand at the head of each `sandbox/<cloud>.py`. Weights that see are said to (`features: [+vision]`)
-where the catalogue is not sure of it.
+A cell with two words is of the plain answer and of the stream. Text is asked of a cloud's first Llama, tools, pictures
+and embeddings of its first weights that have them: at Vertex AI tools are Llama 4 Maverick's. The sandbox is as strict
+as what is known of the real clouds; the sources stand at the head of each `sandbox/<cloud>.py`. Weights that see are
+said to (`features: [+vision]`) where the catalogue is not sure of it.
 """
 
 
@@ -68,15 +72,17 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def clouds(cells: matrix.Matrix) -> str:
-    """README's table: what each provider's own class says of it, and the matrix in a word for each area."""
-    rows = []
+    """README's table: what each provider's own class says of it, and the matrix in a word or two for each column."""
+    rows, notes = [], []
     for name in sorted(plugins.names("providers"), key=_place):
         account: Any = plugins.load("providers", name)
         if not account.__module__.startswith("providers."):
             continue  # of another package, installed here by chance
-        summed = [_summed(cells, area, name) for area in SHOWN]
+        summed = [_summed(cells, conversations, name) for conversations in SHOWN.values()]
         rows.append([account.title, f"`{name}`", account.credentials, *summed])
-    return _table(["Cloud", "`type`", "Credential", *SHOWN.values()], rows)
+        if vars(account).get("remark"):
+            notes.append(f"- `{name}`: {account.remark}\n")
+    return _table(["Cloud", "`type`", "Credential", *SHOWN], rows) + "\n" + "".join(notes)
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -84,17 +90,17 @@ def _place(name: str) -> tuple[int, str]:
     return (matrix.CLOUDS.index(name) if name in matrix.CLOUDS else len(matrix.CLOUDS), name)
 
 
-def _summed(cells: matrix.Matrix, area: str, cloud: str) -> str:
+def _summed(cells: matrix.Matrix, conversations: Iterable[str], cloud: str) -> str:
+    """A word of plain answers and, where it is another, one of streams: yes, emulated, no, or partly."""
     if cloud not in matrix.CLOUDS:
-        return ""
-    came = {row[cloud].split(" ")[0] for (name, _), row in cells.items() if matrix.CONVERSATIONS[name].area == area} - {
-        "dropped"
-    }
-    if came <= {"pass"}:
-        return "yes"
-    if "refused" not in came:
-        return "emulated" if "emulated" in came else "yes"
-    return "no" if came == {"refused"} else "partly"
+        return "?"
+    came: dict[str, set[str]] = {}
+    for name in conversations:
+        for mode in matrix.CONVERSATIONS[name].modes:
+            word = cells[name, mode][cloud].split(" ")[0]
+            came.setdefault(mode, set()).add(WORDS.get(word, word))
+    words = [found.pop() if len(found) == 1 else "partly" for found in came.values()]
+    return " / ".join(dict.fromkeys(words))
 
 
 def made(cells: matrix.Matrix) -> Mapping[Path, str]:

@@ -1,7 +1,7 @@
 """The suite's stage: every cloud of the box alone on routes of its own, a gateway before them, the SDK before that."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import openai
@@ -18,15 +18,18 @@ POLICIES = [{"capability": {"missing": "emulate"}}]
 
 
 def _models(cloud: Cloud) -> Iterator[tuple[str, str]]:
-    """(route, model) of a cloud: its first Llama, weights that see, weights that embed, where it has them."""
+    """(route, model) of a cloud: its first Llama; weights that call tools, see or embed, where it has them."""
     usual = str(next(iter(cloud.deployments.values()))["model"])
-    wanted = {"sees": lambda model: model.vision, "vectors": lambda model: model.vector}
-
-    def first(of: str) -> str:
-        known: Mapping[str, Model] = cloud.models
-        return next((name for name, model in known.items() if wanted[of](model)), usual)
-
-    yield from (("chat", usual), ("sees", first("sees")), ("vectors", first("vectors")), ("gone", "meta/no-such-llama"))
+    wanted: Mapping[str, Callable[[Model], object]] = {
+        "calls": lambda model: model.calls and not model.vector,
+        "sees": lambda model: model.vision,
+        "vectors": lambda model: model.vector,
+    }
+    known = {usual: cloud.models[usual], **cloud.models}
+    yield "chat", usual
+    for use, fits in wanted.items():
+        yield use, next((name for name, model in known.items() if fits(model)), usual)
+    yield "gone", "meta/no-such-llama"
 
 
 def _said_to_do(model: Model) -> dict[str, Any]:

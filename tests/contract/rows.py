@@ -7,9 +7,9 @@ from gateway.types import Endpoint, Missing
 from sandbox.cloud import clouds
 
 MODES: tuple[Missing, ...] = ("strict", "emulate", "lossy")
-CLOUDS = ("vllm", "groq", "azure", "vertex", "databricks", "nim", "openai", "bedrock", "oci")
+CLOUDS = tuple(clouds())
 WEIGHTS = "llama-3.3-70b"
-"""What is tried, but at OpenAI, which has no Llama."""
+"""What is tried, where a cloud has it."""
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -137,7 +137,8 @@ def config(accounts: Mapping[str, Any], missing: Missing, endpoint: Endpoint) ->
     found = clouds()
     routes = {}
     for name in accounts:
-        fields = {"model": "gpt-4o"} if name == "openai" else found[name].deployments[WEIGHTS]
+        offered = found[name].deployments
+        fields = offered.get(WEIGHTS) or next(iter(offered.values()))
         if endpoint != "chat/completions":
             fields = {**_MODELS[endpoint][name], "features": [f"+{endpoint}"]}
         policies = [{"capability": {"missing": missing}}]

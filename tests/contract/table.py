@@ -63,7 +63,7 @@ def carried(account: Any, asked: Call, deployment: Deployment) -> tuple[Mapping[
     fields = {name: raw for name, raw in _emulation.fields_of(asked).items() if name not in plan.degraded}
     if translating is _bedrock_request:
         degraded: dict[str, Any] = {}
-        body = _bedrock_request.encoded(_bedrock_request.converse(fields, deployment.missing, degraded))
+        body = _bedrock_request.encoded(_bedrock_request.converse(fields, deployment, degraded))
         return {**plan.degraded, **degraded}, body + (b" streamed" if asked.stream else b"")
     translated = _oci_request.translate(fields, asked, deployment, _oci_request.Place("c"))
     return {**plan.degraded, **translated.degraded}, translated.body

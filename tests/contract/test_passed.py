@@ -10,6 +10,7 @@ import pytest
 
 from gateway import sse
 from gateway.errors import UpstreamError
+from providers._completion import fitted
 from providers._passed import Cut, completion
 from sandbox.run import Sandbox
 from tests.harness import STREAM_HEAD, Answer, Connection, Served, ask, chat, chunk, delta, serving, upstream
@@ -144,6 +145,63 @@ def test_what_is_no_chunk_passes_a_cut_stream_as_it_is() -> None:
     assert Cut(["two"]).feed(b": hello\n\n" + error) == b": hello\n\n" + error
 
 
+# ---------------------------------------------------------------------- log probabilities
+GPT = {"account": "openai", "model": "gpt-4o"}
+RANKED = {"logprobs": True, "top_logprobs": 2}
+
+
+def tokens_of(choice: Any) -> str:
+    return "".join(token["token"] for token in choice["logprobs"]["content"])
+
+
+async def test_log_probabilities_come_through_what_is_stood_in_for() -> None:
+    async with bed({**GPT, "features": ["-n"]}) as on:
+        answer = await on.say(n=2, **RANKED)
+        assert answer.headers["x-arriero-degraded"] == "n=emulated"
+        for choice in answer.json()["choices"]:
+            assert tokens_of(choice) == choice["message"]["content"]
+        streamed = await on.say(n=2, stream=True, **RANKED)
+        for index in (0, 1):
+            found = [c for chunk in streamed.chunks for c in chunk["choices"] if c["index"] == index]
+            text = "".join(c["delta"].get("content") or "" for c in found)
+            assert text == "".join(tokens_of(c) for c in found if c["logprobs"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_log_probabilities_end_where_the_text_is_cut(stream: bool) -> None:
+    async with bed(GPT) as on:
+        stop = " " + text_of(await on.say()).split()[5]
+        answer = await on.say(stop=["@1", "@2", "@3", "@4", stop], stream=stream, **RANKED)
+        assert answer.headers["x-arriero-degraded"] == "stop=emulated"
+        if stream:
+            told = "".join(tokens_of(c) for chunk in answer.chunks for c in chunk["choices"] if c.get("logprobs"))
+            assert told == "".join(answer.deltas)
+        else:
+            assert tokens_of(answer.json()["choices"][0]) == text_of(answer)
+
+
+def ranked(*tokens: str) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode({"content": [{"token": token, "logprob": -0.5} for token in tokens]}))
+
+
+@pytest.mark.parametrize(
+    ("found", "whole", "shown", "left"),
+    [
+        (ranked("Sure: ", '{"a"', ":1}", "!"), 'Sure: {"a":1}!', '{"a":1}', ['{"a"', ":1}"]),
+        (ranked("ab", "cd"), "abcd", "abc", ["ab"]),
+        (ranked("ab", "cd"), "abcd", "", []),
+        (ranked("ab"), "abcd", "ab", None),  # not of this text: nothing is made up
+        (msgspec.Raw(b"null"), "ab", "a", None),
+        (msgspec.Raw(b'{"tokens":["a"]}'), "ab", "a", None),
+    ],
+)
+def test_log_probabilities_are_of_what_is_shown_or_none(
+    found: msgspec.Raw, whole: str, shown: str, left: list[str] | None
+) -> None:
+    kept = json.loads(bytes(fitted(found, whole, shown)))
+    assert (kept and [token["token"] for token in kept["content"]]) == left
+
+
 # ---------------------------------------------------------------------- JSON
 async def test_a_schema_is_asked_for_in_words_and_checked() -> None:
     async with bed(VERTEX) as on:
@@ -241,3 +299,26 @@ async def test_a_rate_limit_told_in_a_200_is_one_also_where_something_is_stood_i
             answer = await ask(served, chat(n=2, stream=stream))
             assert answer.status == 429
             assert [a.outcome for a in served.decisions()[0].attempts] == ["rate_limited"]
+
+
+# ---------------------------------------------------------------------- who knows better than the catalogue
+@pytest.mark.parametrize("policies", [[], None, [{"capability": {"missing": "emulate"}}]])
+@pytest.mark.parametrize("features", [None, ["+tools"]])
+async def test_features_of_the_config_overrule_the_catalogue_with_and_without_the_policy(
+    policies: list[Any] | None, features: list[str] | None
+) -> None:
+    deployment = {**VERTEX, "features": features} if features else VERTEX
+    async with Sandbox(port=0, clouds=["vertex"]) as box:
+        accounts = {"vertex": box.servers["vertex"].cloud.account(box.servers["vertex"].origin())}
+        route = {"deployments": [deployment], **({} if policies is None else {"policies": policies})}
+        async with serving({"providers": accounts, "routes": {"r": route}}) as served:
+            answer = await ask(served, chat(tools=[{"type": "function", "function": {"name": "f"}}]))
+            if features:
+                assert answer.status == 200
+                assert json.loads(box.calls()[0]["body"])["tools"] == [{"type": "function", "function": {"name": "f"}}]
+            else:
+                assert (answer.status, answer.error["code"], box.calls()) == (400, "unsupported_feature", [])
+            if features is None and policies == []:
+                assert answer.error["message"] == (
+                    "'tools' is not offered by vertex; if it is there, the config says so: features: [+tools]."
+                )

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,3 +54,48 @@ async def test_a_missing_extra_is_named_with_its_pip_command(missing: str, accou
     out, _ = await process.communicate()
     text = out.decode().strip()
     assert text == said or (text.startswith("providers.a: ") and said in text)
+
+
+LOOKING = """
+import asyncio, sys
+from gateway import loading
+from gateway.errors import UpstreamError
+async def main():
+    provider = loading.build({config!r}).accounts["a"].open("a")
+    token = getattr(provider, "token", None)
+    try:
+        await (token.get(float("inf")) if token else provider.source.get())
+    except UpstreamError as error:
+        print("none:", error.message)
+    await provider.aclose()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        {"type": "bedrock", "region": "us-east-1"},
+        {"type": "azure", "url": "http://127.0.0.1:9", "entra": {}},
+        {"type": "azure", "url": "http://127.0.0.1:9", "entra": {"tenant": "t", "client_id": "c", "token_file": "/no"}},
+        {"type": "vertex", "project": "p"},
+        {"type": "oci", "compartment": "c", "region": "us-chicago-1", "auth": "instance_principal"},
+        {"type": "databricks", "url": "http://127.0.0.1:9", "client_id": "c", "client_secret": "s"},
+    ],
+    ids=lambda account: str(account["type"]),
+)
+async def test_a_library_that_finds_no_credential_writes_nothing_of_its_own(account: dict[str, Any]) -> None:
+    """Its words are neither in the form of our log nor known to hold no secret."""
+    config = {"providers": {"a": account}, "routes": {"r": {"deployments": [{"account": "a", "model": "m"}]}}}
+    nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        LOOKING.format(config=config),
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **nowhere},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, said = await process.communicate()
+    assert (out.decode()[:6], said.decode()) == ("none: ", "")

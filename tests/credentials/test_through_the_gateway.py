@@ -94,7 +94,9 @@ async def test_a_hundred_first_calls_share_one_token(
     async with (
         Sandbox(port=0, clouds=[cloud]) as box,
         paid_with_tokens(box, cloud, tmp_path, monkeypatch) as account,
-        serving(config(box, cloud, account)) as served,
+        serving(
+            config(box, cloud, {**account, "timeouts": {"connect_s": 20}})
+        ) as served,  # all at once, on any machine
         sdk(served) as client,
     ):
         calls = [client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=1) for _ in range(100)]

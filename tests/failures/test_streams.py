@@ -352,6 +352,37 @@ async def test_usage_that_grows_from_chunk_to_chunk_counts_once_and_is_shown_onc
             assert [line["output_tokens"] for line in on.served.calls()] == [5, 5, 5]
 
 
+async def test_b25_usage_that_is_told_twice_is_counted_and_shown_once_at_the_end() -> None:
+    async with stage(
+        streaming(ROLE, delta("a"), usage(3, 1), delta(None, "stop"), usage(3, 2), usage(3, 2), DONE)
+    ) as on:
+        assert not [found for found in (await on.stream()).chunks if found.get("usage")]
+        shown = await on.stream(stream_options={"include_usage": True})
+        assert_whole(shown, ["a"])
+        assert [found.get("usage") for found in shown.chunks[:-1]] == [None, None, None]
+        assert (shown.chunks[-1]["usage"]["completion_tokens"], shown.chunks[-1]["choices"]) == (2, [])
+        assert [line["output_tokens"] for line in on.served.calls()] == [2, 2]
+
+
+async def test_b25_pieces_of_calls_that_come_twice_or_out_of_order_arrive_as_they_came() -> None:
+    def piece(index: int, **function: str) -> bytes:
+        made = {"tool_calls": [{"index": index, "function": function}]}
+        return delta(None, choices=[{"index": 0, "delta": made, "finish_reason": None}])
+
+    sent = [
+        piece(1, name="b"),
+        piece(0, name="a"),
+        piece(1, arguments="{"),
+        piece(1, arguments="{"),
+        piece(0, arguments=""),
+    ]
+    async with stage(streaming(ROLE, *sent, delta(None, "tool_calls"), DONE)) as on:
+        answer = await on.stream()
+        got = [found["choices"][0]["delta"] for found in answer.chunks if "tool_calls" in found["choices"][0]["delta"]]
+        assert got == [json.loads(event[6:])["choices"][0]["delta"] for event in sent]
+        assert answer.done
+
+
 MODELS: dict[str, Any] = {
     "first": lambda text: {"model": "m", "choices": choices(text)},
     "last": lambda text: {"choices": choices(text), "model": "m"},

@@ -37,7 +37,7 @@ account limits.bound catalog charges health homes probe tally
 keys.keyformat ledger.place peek keys.pepper prices limits.redis_url sse transport worker
 forward
 limits.book connection dial
-limits.buckets http1 outcome pool tunnel
+limits.buckets http1 outcome pool struck tunnel
 types
 proxy
 errors secret

@@ -54,7 +54,9 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def staged(*more: Any, deployment: dict[str, Any] | None = None, **account: Any) -> AsyncIterator[Stage]:
+async def staged(
+    *more: Any, deployment: dict[str, Any] | None = None, policies: list[Any] | None = None, **account: Any
+) -> AsyncIterator[Stage]:
     """A gateway whose route `r` is Oracle, then the deployments of `more`. `account` changes fields of the account;
     `{origin}` in them is where the sandbox's Oracle is."""
     async with Sandbox(port=0, clouds=["oci", "groq"]) as box:
@@ -62,7 +64,7 @@ async def staged(*more: Any, deployment: dict[str, Any] | None = None, **account
         changes = {k: v.format(origin=box.origins["oci"]) if isinstance(v, str) else v for k, v in account.items()}
         accounts["oci"] = {k: v for k, v in (accounts["oci"] | changes).items() if v is not None}
         deployments = [{"account": "oci", "model": MODEL, **(deployment or {})}, *more]
-        async with _gateway(accounts, deployments) as stage:
+        async with _gateway(accounts, deployments, policies) as stage:
             stage.box = box
             yield stage
 
@@ -84,8 +86,10 @@ async def scripted(*answers: bytes, **account: Any) -> AsyncIterator[Stage]:
 
 
 @contextlib.asynccontextmanager
-async def _gateway(accounts: dict[str, Any], deployments: list[Any]) -> AsyncIterator[Stage]:
-    config = {"providers": accounts, "routes": {"r": {"deployments": deployments, "policies": []}}}
+async def _gateway(
+    accounts: dict[str, Any], deployments: list[Any], policies: list[Any] | None = None
+) -> AsyncIterator[Stage]:
+    config = {"providers": accounts, "routes": {"r": {"deployments": deployments, "policies": policies or []}}}
     async with (
         serving(config) as served,
         openai.AsyncOpenAI(base_url=served.base_url, api_key="any", max_retries=0) as client,

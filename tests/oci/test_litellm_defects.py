@@ -77,6 +77,15 @@ async def test_logprobs_come_back_plain_and_streamed(stage: Stage) -> None:
     chunks = await stage.stream(logprobs=True, top_logprobs=3, max_tokens=4)
     streamed = [t for c in chunks if c.choices and c.choices[0].logprobs for t in c.choices[0].logprobs.content]
     assert streamed == content
+    assert "isStream" not in stage.sent(), "Oracle's streams have none"
+    assert stage.served.decisions()[0].attempts[0].degraded == {"stream": "emulated"}
+
+
+async def test_a_strict_route_refuses_a_stream_that_would_lack_its_logprobs() -> None:
+    async with staged(policies=[{"capability": {"missing": "strict"}}]) as stage:
+        with pytest.raises(openai.BadRequestError, match="'stream' is not offered by oci"):
+            await stage.ask(stream=True, logprobs=True)
+        assert (await stage.ask(logprobs=True, max_tokens=2)).choices[0].logprobs.content
 
 
 async def test_every_one_of_n_choices_comes_back(stage: Stage) -> None:

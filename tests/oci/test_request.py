@@ -110,6 +110,7 @@ def test_images_go_as_data_and_their_detail_is_said_to_be_dropped() -> None:
         {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]},
         {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]},
         {"role": "user", "content": 7},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]},
         {"role": "assistant", "tool_calls": [{"id": "c", "type": "custom", "custom": {}}]},
     ],
 )

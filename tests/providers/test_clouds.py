@@ -1,5 +1,7 @@
 """Every cloud through the gateway against its sandbox: plain, streamed, refused, its credential refused."""
 
+import json
+
 import openai
 import pytest
 
@@ -7,7 +9,7 @@ from gateway import loading
 from gateway.plugins import names
 from sandbox.cloud import clouds
 from sandbox.run import Sandbox
-from tests.harness import serving
+from tests.harness import ask, chat, serving
 
 HELLO = [{"role": "user", "content": "Tell me of llamas"}]
 CLOUDS = sorted(set(clouds()) & set(names("providers")))
@@ -51,6 +53,24 @@ async def test_a_plain_call_and_a_stream_say_the_same(cloud: str) -> None:
         assert [call["credential"] for call in calls] == ["ok", "ok"]
         assert [call["ended"] for call in calls] == ["done", "done"]
         assert sum(kept.attempts[0].cost_estimated for kept in served.decisions()[:9]) == 0
+
+
+@pytest.mark.parametrize("limit", [{}, {"max_tokens": None}, {"max_completion_tokens": 3}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_llama_4_at_vertex_says_something_also_where_no_output_limit_is_named(
+    stream: bool, limit: dict[str, int | None]
+) -> None:
+    async with Sandbox(port=0, clouds=["vertex"]) as box:
+        found = config(box, "vertex", weights_of("vertex"))
+        model = "meta/llama-4-maverick-17b-128e-instruct-maas"
+        found["routes"] = {"r": {"deployments": [{"account": "vertex", "model": model}], "policies": []}}
+        async with serving(found) as served:
+            answer = await ask(served, chat(stream=stream, **limit))
+            said = "".join(answer.deltas) if stream else answer.json()["choices"][0]["message"]["content"]
+            assert said
+            sent = json.loads(box.calls()[0]["body"])
+            assert sent.get("max_tokens") == (None if "max_completion_tokens" in limit else 8192)
+            assert sent.get("max_completion_tokens") == limit.get("max_completion_tokens")
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)

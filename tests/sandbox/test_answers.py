@@ -14,7 +14,7 @@ from sandbox.answers import Ask, answer, key_of, packed, token_at, tokens_of, ve
 from sandbox.prompt import prompt_tokens, turns_of
 from sandbox.run import Sandbox
 from sandbox.schema import value_for
-from tests.sandbox.wire import OPENAI_SHAPED, call
+from tests.sandbox.wire import OPENAI_SHAPED, call, caller_of
 
 USER = {"role": "user", "content": "Tell me of llamas."}
 
@@ -239,10 +239,11 @@ async def test_a_cut_answer_can_be_gone_on_from(box: Sandbox, cloud: str) -> Non
     assert half + rest == whole
 
 
-@pytest.mark.parametrize("cloud", ["vllm", "groq", "vertex", "databricks", "nim", "openai"])
+@pytest.mark.parametrize("cloud", ["vllm", "groq", "vertex", "databricks", "openai"])
 async def test_streamed_tool_calls_join_to_the_plain_ones(box: Sandbox, cloud: str) -> None:
-    plain = (await call(box, cloud, tools=TOOLS, max_tokens=200)).json()["choices"][0]
-    stream = await call(box, cloud, tools=TOOLS, max_tokens=200, stream=True)
+    asked = {"model": caller_of(cloud, box), "tools": TOOLS, "max_tokens": 200}
+    plain = (await call(box, cloud, **asked)).json()["choices"][0]
+    stream = await call(box, cloud, **asked, stream=True)
     deltas = [c["delta"]["tool_calls"][0] for v in stream.data() for c in v["choices"] if c["delta"].get("tool_calls")]
     function = plain["message"]["tool_calls"][0]["function"]
     assert deltas[0]["function"]["name"] == function["name"] == "get_weather"

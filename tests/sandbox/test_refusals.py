@@ -221,7 +221,7 @@ async def test_azure_tells_usage_in_the_finish_chunk_of_the_inference_forms_only
     assert all("usage" not in chunk for chunk in other)
 
 
-async def test_vllm_guards_only_its_v1_paths_and_has_no_embeddings(box: Sandbox) -> None:
+async def test_vllm_guards_only_its_v1_paths_and_a_model_that_talks_does_not_embed(box: Sandbox) -> None:
     for path in ("/health", "/ping", "/load", "/version", "/metrics"):
         assert (await send(box, "vllm", "GET", path)).status == 200
     assert (await send(box, "vllm", "GET", "/v1/models")).status == 401
@@ -230,6 +230,19 @@ async def test_vllm_guards_only_its_v1_paths_and_has_no_embeddings(box: Sandbox)
         "detail": "Not Found"
     }
     assert (await send(box, "vllm", "GET", "/v1/chat/completions", None, bearer("vllm", box))).status == 405
+    embedder = {**CHAT, "model": "BAAI/bge-m3"}
+    assert (await send(box, "vllm", "POST", "/v1/chat/completions", embedder, bearer("vllm", box))).status == 404
+    body = {"model": "BAAI/bge-m3", "input": ["a llama", "b"]}
+    made = (await send(box, "vllm", "POST", "/v1/embeddings", body, bearer("vllm", box))).json()
+    assert list(made) == ["id", "object", "created", "model", "data", "usage"]
+    assert made["id"].startswith("embd-")
+    assert [list(row) for row in made["data"]] == [["index", "object", "embedding"]] * 2
+    assert made["usage"] == {
+        "prompt_tokens": 3,
+        "total_tokens": 3,
+        "completion_tokens": 0,
+        "prompt_tokens_details": None,
+    }
 
 
 async def test_vllm_takes_its_id_from_the_request(box: Sandbox) -> None:
@@ -242,7 +255,29 @@ async def test_nim_health_needs_no_key(box: Sandbox) -> None:
         "message": "Service is ready.",
     }
     assert (await send(box, "nim", "GET", "/v1/models")).status == 401
-    assert (await send(box, "nim", "POST", "/v1/embeddings", {}, bearer("nim", box))).body == b"404 page not found"
+    assert (await send(box, "nim", "GET", "/v1/nowhere", None, bearer("nim", box))).body == b"404 page not found"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model": "nvidia/nv-embedqa-e5-v5"}, 400),
+        ({"model": "nvidia/nv-embedqa-e5-v5", "input_type": "passage"}, 200),
+        ({"model": "nvidia/nv-embedqa-e5-v5-query"}, 200),
+        ({"model": "nvidia/nv-embedqa-e5-v5-query", "dimensions": 64}, 400),
+        ({"model": "meta/llama-3.1-8b-instruct"}, 404),
+    ],
+)
+async def test_nim_embeds_where_it_knows_what_the_text_is(box: Sandbox, body: dict[str, Any], status: int) -> None:
+    said = await send(box, "nim", "POST", "/v1/embeddings", {"input": "llama", **body}, bearer("nim", box))
+    assert said.status == status
+    assert status != 200 or len(said.json()["data"][0]["embedding"]) == 1024
+
+
+async def test_nim_takes_no_tools_in_a_stream(box: Sandbox) -> None:
+    said = await call(box, "nim", tools=[TOOL], stream=True)
+    assert (said.status, said.json()["error"]["message"]) == (400, "Tool calling is not supported in streaming mode!")
+    assert (await call(box, "nim", tools=[TOOL], max_tokens=200)).json()["choices"][0]["message"]["tool_calls"]
 
 
 # ---------------------------------------------------------------------- limits

@@ -90,6 +90,11 @@ def model_of(cloud: str, box: Sandbox) -> str:
     return next(name for name, model in box.servers[cloud].cloud.models.items() if not model.vector)
 
 
+def caller_of(cloud: str, box: Sandbox) -> str:
+    """A model of the cloud that calls tools."""
+    return next(name for name, model in box.servers[cloud].cloud.models.items() if model.calls and not model.vector)
+
+
 def request_bytes(box: Sandbox, cloud: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> bytes:
     """A chat call, as bytes."""
     path = urlsplit(box.openai_urls[cloud]).path + "/chat/completions"
