@@ -7,6 +7,7 @@ Rule 3. One more call at a server with room costs nothing; at a full one it cost
 
 import math
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 from gateway.types import NANO_PER_USD, TOKENS_PER_PRICE, Price
 
@@ -49,6 +50,7 @@ def list_price(input_usd: str | int | float | Decimal, output_usd: str | int | f
     return Price(usd_to_nano(input_usd), usd_to_nano(output_usd))
 
 
+@lru_cache(maxsize=256)
 def usd(nano: int) -> str:
     """Nano-dollars as plain decimal US dollars, exact, at least two decimals: 123_000 is 0.000123."""
     whole, rest = divmod(abs(nano), NANO_PER_USD)

@@ -24,6 +24,8 @@ from gateway.types import Frozen
 
 CUT_S = 2.0
 """How long cut streams may take to say so."""
+SWITCH_S = 0.001
+"""Python's own 5 ms is what one call in a hundred would wait for a thread."""
 
 
 class Listen(Frozen, frozen=True):
@@ -157,7 +159,7 @@ async def serve(
     async with running(gateway, listen) as found:
         reloader = Reloader(gateway, file, lambda parts: check_exposure(parts, listen))
         reloading = asyncio.create_task(reloader.run())
-        settle_memory()
+        settle()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, found.stop)
         loop.add_signal_handler(signal.SIGINT, lambda: found.stop(interrupted=True))
@@ -187,12 +189,14 @@ def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
         signal.signal(which, signal.SIG_IGN)
 
 
-def settle_memory() -> None:
+def settle() -> None:
     """What is loaded by now stays: left to itself the collector would look through all of it again and again, and hold
-    up every call for some 40 ms. Calls leave hardly any cycles, so that it need not come often either."""
+    up every call for some 40 ms. Calls leave hardly any cycles, so that it need not come often either. The threads
+    behind the ledger let go of the interpreter when the loop has waited for SWITCH_S."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
+    sys.setswitchinterval(SWITCH_S)
 
 
 def say(text: str) -> None:

@@ -143,6 +143,7 @@ class Protocol(HttpToolsProtocol):
             assert endpoint is not None
             task = cycle.task = self.loop.create_task(endpoint(cycle))
             task.add_done_callback(cycle.ended)
+            return
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 

@@ -44,6 +44,11 @@ class Inference:
 class Exchange:
     """One request and its answer."""
 
+    __slots__ = (
+        "began", "clock", "connection", "cycle", "deadline", "decision", "ended", "endpoint", "headers", "hold", "id",
+        "live", "new", "opened", "parts", "route", "settled", "started", "tenant", "usage",
+    )  # fmt: skip
+
     def __init__(self, endpoint: Endpoint, parts: Parts, cycle: Cycle) -> None:
         self.endpoint, self.parts, self.live = endpoint, parts, parts.live
         self.cycle, self.connection = cycle, cycle.connection
