@@ -19,6 +19,8 @@ from gateway.ledger.place import Place
 Values = Sequence[object]
 LOCK = 0x41727269
 """PostgreSQL's advisory lock for changes of the schema ("Arri")."""
+PAGE_BYTES = 16_384
+"""SQLite's usual 4 KiB hold two calls each and much air: with these a ledger is a quarter smaller."""
 WAIT_S = 10
 """How long a statement may wait for another writer or for the server."""
 
@@ -67,6 +69,7 @@ class Sqlite:
     def __init__(self, path: str) -> None:
         with _sqlite_errors():
             self._connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+            self._connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a file that is new
             _write_ahead(self._connection)
             self._connection.execute("PRAGMA synchronous=NORMAL")
 
