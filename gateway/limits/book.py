@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.limits.buckets import DAY_S, Bucket, Purse, Rate, Rule, Slots, period
+from gateway.limits.terms import Terms
 
-
-class Ask(NamedTuple):
-    """How much of one limit a call wants, in the limit's unit."""
-
-    rule: Rule
-    amount: int
+TERMS_MOST = 10_000
+"""Keys at routes whose counters are at hand; beyond that they are looked up again."""
 
 
 class Reading(NamedTuple):
@@ -26,18 +23,25 @@ class Reading(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether all may be taken: `refused` is the ask that has to wait longest, None when there is none. `readings` are
-    of every limit after that, in the order of the asks."""
+    """Whether all may be taken: `refused` is the place of the rule that has to wait longest, None when there is none.
+    `buckets` are the counters of the rules in their order, as they are after that."""
 
     refused: int | None
     wait_us: int
-    readings: Sequence[Reading]
+    buckets: Sequence[Bucket]
+    now_us: int
+
+    def reading(self, place: int) -> Reading:
+        bucket = self.buckets[place]
+        return Reading(bucket.left(self.now_us), bucket.reset_us(self.now_us), bucket.held)
 
 
-class _Held(NamedTuple):
-    bucket: Bucket
-    taken: int
-    mark: int
+class Counters(NamedTuple):
+    """What terms count by on that day, in the order of their rules."""
+
+    day: int
+    buckets: Sequence[Bucket]
+    purses: Sequence[tuple[Rule, Purse]]
 
 
 class Book:
@@ -47,7 +51,8 @@ class Book:
         self._clock, self._wall = clock, wall
         self._buckets: dict[str, Rate | Slots] = {}
         self._purses: dict[str, tuple[str, Rule, Purse]] = {}
-        self._open: dict[str, list[_Held]] = {}
+        self._counters: dict[Terms, Counters] = {}
+        self._open: dict[str, tuple[Sequence[Bucket], Sequence[int], Sequence[int]]] = {}
         self._day = -1
         self._labels: Mapping[str, str] = {}
 
@@ -57,22 +62,25 @@ class Book:
     def now_us(self) -> int:
         return int(self._clock() * 1e6)
 
-    def reserve(self, id_: str, asks: Sequence[Ask]) -> Verdict:
+    def reserve(self, id_: str, terms: Terms, amounts: Sequence[int]) -> Verdict:
         """Takes all that is asked, or nothing."""
-        now_us = self.now_us()
-        buckets = [self.bucket(ask.rule) for ask in asks]
-        waits = [bucket.wait_us(ask.amount, now_us) for bucket, ask in zip(buckets, asks, strict=True)]
-        longest = max(waits)
-        if longest == 0:
-            self._take(id_, buckets, asks, now_us)
-        readings = [Reading(bucket.left(now_us), bucket.reset_us(now_us), bucket.held) for bucket in buckets]
-        return Verdict(waits.index(longest) if longest else None, longest, readings)
+        now_us, buckets = self.now_us(), self.counters(terms).buckets
+        marks: list[int] = []
+        for bucket, amount in zip(buckets, amounts, strict=True):
+            mark = bucket.take(amount, now_us)
+            if mark is None:
+                return self._refused(buckets, amounts, marks, now_us)
+            marks.append(mark)
+        self._open[id_] = buckets, amounts, marks
+        return Verdict(None, 0, buckets, now_us)
 
-    def _take(self, id_: str, buckets: Sequence[Bucket], asks: Sequence[Ask], now_us: int) -> None:
-        self._open[id_] = [
-            _Held(bucket, ask.amount, bucket.take(ask.amount, now_us))
-            for bucket, ask in zip(buckets, asks, strict=True)
-        ]
+    def _refused(self, buckets: Sequence[Bucket], amounts: Sequence[int], marks: Sequence[int], now_us: int) -> Verdict:
+        """Gives back what was taken before one had no room; who has to wait longest is the one that refuses."""
+        for bucket, amount, mark in zip(buckets, amounts, marks, strict=False):
+            bucket.settle(amount, 0, mark, now_us)
+        waits = [bucket.wait_us(amount, now_us) for bucket, amount in zip(buckets, amounts, strict=True)]
+        longest = max(waits)
+        return Verdict(waits.index(longest), longest, buckets, now_us)
 
     def settle(self, id_: str, actuals: Sequence[int]) -> bool:
         """Puts the truth in place of what was reserved; False when that was done already, or nothing was reserved."""
@@ -80,9 +88,20 @@ class Book:
         if held is None:
             return False
         now_us = self.now_us()
-        for (bucket, taken, mark), actual in zip(held, actuals, strict=True):
+        for bucket, taken, mark, actual in zip(*held, actuals, strict=True):
             bucket.settle(taken, actual, mark, now_us)
         return True
+
+    def counters(self, terms: Terms) -> Counters:
+        """What the terms count by now."""
+        found = self._counters.get(terms)
+        if found is None or found.day != self.today():
+            if len(self._counters) >= TERMS_MOST:
+                self._counters.clear()
+            buckets = [self.bucket(rule) for rule in terms.rules]
+            purses = [(rule, self.purse(rule)) for rule in terms.rules if rule.kind == "budget"]
+            found = self._counters[terms] = Counters(self._day, buckets, purses)
+        return found
 
     def bucket(self, rule: Rule) -> Bucket:
         """The counter of a rule, new when it was never asked for; a budget's is that of the current period."""
@@ -110,10 +129,15 @@ class Book:
             if label == self.label(rule):
                 yield rule, purse
 
-    def label(self, rule: Rule) -> str:
-        """The period that a budget is in now."""
+    def today(self) -> int:
+        """Days since 1970 in UTC; the labels of periods follow it."""
         wall = self._wall()
         day = int(wall // DAY_S)
         if day != self._day:
             self._day, self._labels = day, {per: period(per, wall) for per in ("day", "month", "total")}
+        return day
+
+    def label(self, rule: Rule) -> str:
+        """The period that a budget is in now."""
+        self.today()
         return self._labels[rule.per]

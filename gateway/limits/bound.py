@@ -4,10 +4,10 @@ Rule 1. The most is never passed by a cloud that keeps to `max_tokens`: a token 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 
+from gateway.limits.terms import Amounts, Terms
 from gateway.peek import BYTES_PER_TOKEN, rewrite, spans, uncounted
 from gateway.types import Call, Candidate
 
@@ -24,14 +24,6 @@ USUAL_MOST_TOKENS = 4096
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-class Amounts(NamedTuple):
-    """What a call takes of limits: tokens as it will probably use them, nano-dollars at most and probably."""
-
-    tokens: int
-    most_nano: int
-    expected_nano: int
-
-
 def expected_tokens(call: Call) -> int:
     """Prompt and output; what was asked for where that was said, else what this route and key usually get."""
     most = call.max_output_tokens
@@ -40,25 +32,26 @@ def expected_tokens(call: Call) -> int:
     return call.prompt_tokens + (call.expected_output_tokens if most is None else most * call.choices)
 
 
-def amounts(call: Call, plan: Sequence[Candidate]) -> Amounts:
-    """At the dearest deployment that the plan may reach."""
-    output = 0 if call.endpoint == "embeddings" else cap(call, plan) * max(call.choices, _said(call, "best_of"))
-    prompt = most_prompt_tokens(call)
-    return Amounts(
-        expected_tokens(call),
-        max(_cost(candidate, prompt, output, prompt, output * TOKEN_CHARACTERS) for candidate in plan),
-        max(_expected_cost(candidate, call.prompt_tokens, call.expected_output_tokens) for candidate in plan),
-    )
-
-
-def _expected_cost(candidate: Candidate, prompt: int, output: int) -> int:
-    return _cost(candidate, prompt, output, prompt * BYTES_PER_TOKEN, output * BYTES_PER_TOKEN)
+def amounts(call: Call, plan: Sequence[Candidate], terms: Terms) -> Amounts:
+    """At the dearest deployment that the plan may reach; money and cap are 0 where nothing asks for them."""
+    expected = most = output = 0
+    if terms.expects:
+        prompt, answer = call.prompt_tokens, call.expected_output_tokens
+        sizes = prompt, answer, prompt * BYTES_PER_TOKEN, answer * BYTES_PER_TOKEN
+        expected = max([_cost(candidate, *sizes) for candidate in plan])
+    if terms.hard:
+        output = 0 if call.endpoint == "embeddings" else cap(call, plan)
+        prompt, answer = most_prompt_tokens(call), output * max(call.choices, _said(call, "best_of"))
+        most = max([_cost(candidate, prompt, answer, prompt, answer * TOKEN_CHARACTERS) for candidate in plan])
+    return Amounts(expected_tokens(call), expected, most, output)
 
 
 def _cost(candidate: Candidate, prompt: int, output: int, prompt_characters: int, output_characters: int) -> int:
-    by_token = candidate.price.cost(prompt, output) if candidate.price else 0
-    per_character = candidate.deployment.per_character
-    return max(by_token, per_character.cost(prompt_characters, output_characters)) if per_character else by_token
+    price, per_character = candidate.price, candidate.deployment.per_character
+    by_token = price.cost(prompt, output) if price is not None else 0
+    if per_character is None:
+        return by_token
+    return max(by_token, per_character.cost(prompt_characters, output_characters))
 
 
 def most_prompt_tokens(call: Call) -> int:

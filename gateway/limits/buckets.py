@@ -1,7 +1,7 @@
 """What limits count by: rates (GCRA), calls at once, money. Whole numbers, no clock, no I/O; rules.py says whose.
 
-Rule 1. `wait_us` looks and changes nothing; `take` counts an upper bound or an estimate; `settle` puts the truth in its
-        place, as if it had been counted from the start.
+Rule 1. `take` counts an upper bound or an estimate, where there is room; `settle` puts the truth in its place, as if it
+        had been counted from the start; `wait_us` looks and changes nothing.
 Rule 2. lua/limits.lua is the same in Redis; tests/limits/test_both_books.py holds one to the other.
 """
 
@@ -17,6 +17,8 @@ DAY_S = 86_400
 NEVER_US = 2**52
 """A wait with no end: nothing but other calls' refunds can help."""
 
+Mark = int | None
+"""What a bucket wants to be told again when it is settled; None: there was no room, and nothing was taken."""
 Kind = Literal["rpm", "tpm", "concurrent", "budget"]
 Scope = Literal["key", "team", "route", "model"]
 """Whose limit it is; `model` is one key at one route."""
@@ -43,7 +45,7 @@ class Rule(Frozen, frozen=True):
 
 def rate_us(quantity: int, limit: int) -> int:
     """How much of the minute that many take of a limit a minute. Rounded down, so that a whole limit fits a minute."""
-    return max(1, quantity * MINUTE_US // limit) if quantity > 0 else 0
+    return (quantity * MINUTE_US // limit or 1) if quantity > 0 else 0
 
 
 def period(per: str, wall_s: float) -> str:
@@ -76,14 +78,14 @@ class Bucket(Protocol):
     limit: int
     held: int
 
-    def wait_us(self, amount: int, now_us: int) -> int:
-        """0 when the amount may be taken now, else after how long it might."""
-
-    def take(self, amount: int, now_us: int) -> int:
-        """Counts it; the mark is for `settle`."""
+    def take(self, amount: int, now_us: int) -> Mark:
+        """Counts it where there is room for it."""
 
     def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
         """The truth instead of what was taken."""
+
+    def wait_us(self, amount: int, now_us: int) -> int:
+        """After how long there may be room for it; 0 where there is some."""
 
     def left(self, now_us: int) -> int:
         """What could be taken at once now."""
@@ -101,20 +103,25 @@ class Rate:
     def __init__(self, limit: int) -> None:
         self.limit, self.tat_us = limit, 0
 
-    def wait_us(self, amount: int, now_us: int) -> int:
-        return max(0, max(self.tat_us, now_us) + rate_us(amount, self.limit) - MINUTE_US - now_us)
-
-    def take(self, amount: int, now_us: int) -> int:
-        self.tat_us = max(self.tat_us, now_us) + rate_us(amount, self.limit)
-        return self.tat_us
+    def take(self, amount: int, now_us: int) -> Mark:
+        mark = (self.tat_us if self.tat_us > now_us else now_us) + rate_us(amount, self.limit)
+        if mark > now_us + MINUTE_US:
+            return None
+        self.tat_us = mark
+        return mark
 
     def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
         """What time has given back already is not given back again: `mark` is when the last of it would be."""
-        began = mark - rate_us(taken, self.limit)
-        self.tat_us += max(0, began + rate_us(actual, self.limit) - now_us) - max(0, mark - now_us)
+        if actual != taken:
+            began = mark - rate_us(taken, self.limit)
+            self.tat_us += max(0, began + rate_us(actual, self.limit) - now_us) - max(0, mark - now_us)
+
+    def wait_us(self, amount: int, now_us: int) -> int:
+        return max(0, max(self.tat_us, now_us) + rate_us(amount, self.limit) - MINUTE_US - now_us)
 
     def left(self, now_us: int) -> int:
-        return max(0, (MINUTE_US - self.reset_us(now_us)) * self.limit // MINUTE_US)
+        room_us = MINUTE_US + now_us - self.tat_us
+        return max(0, min(room_us, MINUTE_US) * self.limit // MINUTE_US)
 
     def reset_us(self, now_us: int) -> int:
         return max(0, self.tat_us - now_us)
@@ -128,15 +135,17 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self.limit, self.held = limit, 0
 
-    def wait_us(self, amount: int, now_us: int) -> int:
-        return 0 if self.held + amount <= self.limit else NEVER_US
-
-    def take(self, amount: int, now_us: int) -> int:
+    def take(self, amount: int, now_us: int) -> Mark:
+        if self.held + amount > self.limit:
+            return None
         self.held += amount
         return 0
 
     def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
         self.held -= taken
+
+    def wait_us(self, amount: int, now_us: int) -> int:
+        return 0 if self.held + amount <= self.limit else NEVER_US
 
     def left(self, now_us: int) -> int:
         return max(0, self.limit - self.held)
@@ -166,17 +175,20 @@ class Purse:
         self.spent, self.held, self.seen = settled + charged, held, True
         self.settled, self.began = settled, began
 
-    def wait_us(self, amount: int, now_us: int) -> int:
+    def take(self, amount: int, now_us: int) -> Mark:
         left = self.limit - self.spent - self.held
-        return 0 if (amount <= left if self.hard else left > 0) else NEVER_US
-
-    def take(self, amount: int, now_us: int) -> int:
+        if amount > left if self.hard else left <= 0:
+            return None
         self.held += amount
         return 0
 
     def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
         self.held -= taken
         self.spent += actual
+
+    def wait_us(self, amount: int, now_us: int) -> int:
+        left = self.limit - self.spent - self.held
+        return 0 if (amount <= left if self.hard else left > 0) else NEVER_US
 
     def left(self, now_us: int) -> int:
         return max(0, self.limit - self.spent - self.held)

@@ -48,7 +48,7 @@ class Gossip:
 
     async def exchange(self) -> None:
         """Tells what is new here and hears what is new elsewhere. Raises StoreError."""
-        told: list[str | int] = []
+        told: list[str | int | bytes] = []
         for field, rank, text in self._news():
             self._ranks[field] = rank
             told += [field, rank, text.decode()]

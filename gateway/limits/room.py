@@ -3,25 +3,28 @@
 from collections.abc import Mapping, Sequence
 
 from gateway.errors import ClientError, LimitError, ServiceError
-from gateway.limits.book import Ask, Reading, Verdict
-from gateway.limits.buckets import Rule, period_ends_in_s
+from gateway.limits.book import Reading, Verdict
+from gateway.limits.buckets import Bucket, Rule, period_ends_in_s
+from gateway.limits.terms import Terms
 from gateway.prices import usd
 
 UNITS: Mapping[str, str] = {"rpm": "requests", "tpm": "tokens"}
 
 
-def headers(asks: Sequence[Ask], readings: Sequence[Reading]) -> dict[str, str]:
+def headers(terms: Terms, verdict: Verdict) -> dict[str, str]:
     """For requests and for tokens the limit that has the least left. Source: OpenAI's guide to rate limits."""
-    tightest: dict[str, tuple[Rule, Reading]] = {}
-    for ask, reading in zip(asks, readings, strict=True):
-        unit = UNITS.get(ask.rule.kind)
-        if unit is not None and (unit not in tightest or reading.left < tightest[unit][1].left):
-            tightest[unit] = ask.rule, reading
+    tightest: dict[str, tuple[int, Rule, Bucket]] = {}
+    for rule, bucket in zip(terms.rules, verdict.buckets, strict=True):
+        unit = UNITS.get(rule.kind)
+        if unit is not None:
+            left = bucket.left(verdict.now_us)
+            if unit not in tightest or left < tightest[unit][0]:
+                tightest[unit] = left, rule, bucket
     found = {}
-    for unit, (rule, reading) in tightest.items():
+    for unit, (left, rule, bucket) in tightest.items():
         found[f"x-ratelimit-limit-{unit}"] = str(rule.limit)
-        found[f"x-ratelimit-remaining-{unit}"] = str(reading.left)
-        found[f"x-ratelimit-reset-{unit}"] = go_duration(reading.reset_us)
+        found[f"x-ratelimit-remaining-{unit}"] = str(left)
+        found[f"x-ratelimit-reset-{unit}"] = go_duration(bucket.reset_us(verdict.now_us))
     return found
 
 
@@ -36,36 +39,34 @@ def go_duration(us: int) -> str:
     return f"{hours}h{minutes}m{seconds}s" if hours else f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
 
 
-def never(ask: Ask) -> ClientError:
+def never(rule: Rule, amount: int) -> ClientError:
     """The answer to a call that is larger than its whole limit."""
-    rule = ask.rule
     if rule.kind == "budget":
         said = (
-            f"This request may cost up to {usd(ask.amount)} USD, which is more than the whole budget of "
+            f"This request may cost up to {usd(amount)} USD, which is more than the whole budget of "
             f"{_lower(rule)}, {usd(rule.limit)} USD{_per(rule)}: ask for fewer tokens with max_tokens."
         )
     else:
         said = (
-            f"This request wants {ask.amount} tokens, which is more than the {rule.limit} per minute of "
+            f"This request wants {amount} tokens, which is more than the {rule.limit} per minute of "
             f"{_lower(rule)}: it can never pass. Shorten it, or ask for fewer tokens with max_tokens."
         )
     return ClientError(400, "request_exceeds_limit", said, param="max_tokens")
 
 
-def later(asks: Sequence[Ask], verdict: Verdict, wall_s: float) -> LimitError:
+def later(terms: Terms, asked: Sequence[int], verdict: Verdict, wall_s: float) -> LimitError:
     """The answer to a call for which there is no room now."""
-    index = verdict.refused or 0
-    ask, reading = asks[index], verdict.readings[index]
-    told = headers(asks, verdict.readings)
-    if ask.rule.kind == "budget":
-        return _over_budget(ask.rule, reading, told, wall_s)
-    if ask.rule.kind == "concurrent":
-        said = f"{ask.rule.shown} may have {ask.rule.limit} calls at once and has them: wait until one of them ends."
+    place = verdict.refused or 0
+    rule, reading, told = terms.rules[place], verdict.reading(place), headers(terms, verdict)
+    if rule.kind == "budget":
+        return _over_budget(rule, reading, told, wall_s)
+    if rule.kind == "concurrent":
+        said = f"{rule.shown} may have {rule.limit} calls at once and has them: wait until one of them ends."
         return LimitError(429, "rate_limit_exceeded", said, type_="requests", retry_after_s=1.0, headers=told)
-    unit = UNITS[ask.rule.kind]
+    unit = UNITS[rule.kind]
     said = (
-        f"{ask.rule.shown} has reached its limit of {ask.rule.limit} {unit} per minute: {reading.left} left, "
-        f"{ask.amount} requested. Please try again in {go_duration(verdict.wait_us)}."
+        f"{rule.shown} has reached its limit of {rule.limit} {unit} per minute: {reading.left} left, "
+        f"{asked[place]} requested. Please try again in {go_duration(verdict.wait_us)}."
     )
     wait_s = verdict.wait_us / 1e6
     return LimitError(429, "rate_limit_exceeded", said, type_=unit, retry_after_s=wait_s, headers=told)

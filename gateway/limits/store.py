@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway.errors import ArrieroError
 
-LIBRARY = "arriero1"
+LIBRARY = "arriero2"
 BATCH = 128
 LAST_S = 2.0
 """How long a gateway that ends waits to have said everything."""
@@ -30,9 +30,9 @@ class Command(NamedTuple):
 
     function: str
     keys: Sequence[str]
-    arguments: Sequence[str | int]
+    arguments: Sequence[str | int | bytes]
 
-    def parts(self) -> list[str | int]:
+    def parts(self) -> list[str | int | bytes]:
         return ["FCALL", self.function, len(self.keys), *self.keys, *self.arguments]
 
 

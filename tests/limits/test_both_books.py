@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from gateway.limits.book import Ask, Book
+from gateway.limits.book import Book, Verdict
 from gateway.limits.buckets import MINUTE_US, Rate, Rule, rate_us
 from gateway.limits.outage import Outage
 from gateway.limits.redis_url import place
 from gateway.limits.shared_book import SharedBook
 from gateway.limits.store import Store
+from gateway.limits.terms import Terms
 from gateway.limits.wires import wire
 from gateway.log import Log
 from gateway.tally import Count
@@ -28,7 +29,7 @@ from tests.redis_server import RedisServer, redis_server
 HARD = Rule("budget", "key", "k", "k", 1000, "total", True, "t:k")
 SOFT = Rule("budget", "team", "t", "t", 1000, "total", False, "t:k")
 PLACES = Rule("concurrent", "key", "k", "k", 5, group="t:k")
-RULES = (HARD, SOFT, PLACES)
+TERMS = Terms((HARD, SOFT, PLACES))
 amounts = strategies.integers(0, 400)
 
 
@@ -66,6 +67,12 @@ def redis(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redi
         yield found
 
 
+def read(verdict: Verdict) -> list[tuple[int, int]]:
+    """What is left of each limit, and what open calls hold of it."""
+    readings = [verdict.reading(place) for place in range(len(verdict.buckets))]
+    return [(reading.left, reading.held) for reading in readings]
+
+
 class Model(RuleBasedStateMachine):
     """Two replicas on one Redis, one process alone, and plain sums; each call at both."""
 
@@ -92,16 +99,15 @@ class Model(RuleBasedStateMachine):
 
     @rule(amount=amounts, replica=strategies.integers(0, 1))
     def reserve(self, amount: int, replica: int) -> None:
-        asks = [Ask(HARD, amount), Ask(SOFT, amount), Ask(PLACES, 1)]
+        amounts = [amount, amount, 1]
         self.next += 1
         id_ = f"call-{self.next}"
-        alone = self.alone.reserve(id_, asks)
-        shared = self.loop.run(self.shared[replica].reserve(id_, asks, 60.0))
+        alone = self.alone.reserve(id_, TERMS, amounts)
+        shared = self.loop.run(self.shared[replica].reserve(id_, TERMS, amounts, 60.0))
         left = 1000 - self.spent - self.held
         admitted = amount <= left and left > 0 and self.places < 5
         assert (alone.refused is None) == (shared.refused is None) == admitted
-        assert [r.left for r in alone.readings] == [r.left for r in shared.readings]
-        assert [r.held for r in alone.readings] == [r.held for r in shared.readings]
+        assert read(alone) == read(shared)
         if admitted:
             self.open_calls[id_] = amount, replica
             self.held += amount
@@ -147,8 +153,7 @@ class Model(RuleBasedStateMachine):
     async def touch(self, replica: int) -> None:
         """A call that takes nothing."""
         self.next += 1
-        asks = [Ask(HARD, 0), Ask(SOFT, 0), Ask(PLACES, 0)]
-        await self.shared[replica].reserve(f"touch-{self.next}", asks, 60.0)
+        await self.shared[replica].reserve(f"touch-{self.next}", TERMS, [0, 0, 0], 60.0)
         await self.settled(replica)
         await self.tell(replica, f"touch-{self.next}", 0)
 

@@ -157,7 +157,7 @@ async def test_d8_functions_that_went_are_loaded_again(redis: RedisServer):
     async with replicas(redis.url, SOFT) as (served, _):
         assert (await call(served[0], max_tokens=10)).status == 200
         await at_rest(served)
-        await redis.say("FUNCTION", "DELETE", "arriero1")
+        await redis.say("FUNCTION", "DELETE", "arriero2")
         assert (await call(served[1], max_tokens=10)).status == 200
         await redis.say("FUNCTION", "FLUSH")
         assert (await call(served[0], max_tokens=10)).status == 200

@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime
 
-from gateway.limits.book import Ask, Book
+from gateway.limits.book import Book
 from gateway.limits.buckets import Rule
 from gateway.limits.outage import Outage
 from gateway.limits.shared_book import Open, SharedBook
+from gateway.limits.shares import shares
 from gateway.limits.store import Store
+from gateway.limits.terms import Terms
 from gateway.log import Log
 from gateway.tally import Count
 from tests.harness import Clock
@@ -32,8 +34,8 @@ def test_an_answer_of_yesterday_says_nothing_of_today() -> None:
     book = Book(Clock(), wall)
     store = Store(Unasked())  # type: ignore[arg-type]
     shared = SharedBook(store, book, Outage(Log(), Count(), Clock()), Clock(), 0.05)
-    asks = [Ask(DAILY, 5)]
-    opened = Open(asks, shared._shares(asks), 60.0)
+    terms = Terms((DAILY,))
+    opened = Open(terms, [5], shares(terms.rules, book, split=False), 60.0)
     wall.advance(1.0)
     shared._read(opened, [[1, 0, 0, 0, 900, 0, 0, 12345]])
     purse = book.purse(DAILY)
