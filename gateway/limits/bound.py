@@ -37,21 +37,24 @@ def amounts(call: Call, plan: Sequence[Candidate], terms: Terms) -> Amounts:
     expected = most = output = 0
     if terms.expects:
         prompt, answer = call.prompt_tokens, call.expected_output_tokens
-        sizes = prompt, answer, prompt * BYTES_PER_TOKEN, answer * BYTES_PER_TOKEN
-        expected = max([_cost(candidate, *sizes) for candidate in plan])
+        expected = _dearest(plan, (prompt, answer), (prompt * BYTES_PER_TOKEN, answer * BYTES_PER_TOKEN))
     if terms.hard:
         output = 0 if call.endpoint == "embeddings" else cap(call, plan)
         prompt, answer = most_prompt_tokens(call), output * max(call.choices, _said(call, "best_of"))
-        most = max([_cost(candidate, prompt, answer, prompt, answer * TOKEN_CHARACTERS) for candidate in plan])
+        most = _dearest(plan, (prompt, answer), (prompt, answer * TOKEN_CHARACTERS))
     return Amounts(expected_tokens(call), expected, most, output)
 
 
-def _cost(candidate: Candidate, prompt: int, output: int, prompt_characters: int, output_characters: int) -> int:
-    price, per_character = candidate.price, candidate.deployment.per_character
-    by_token = price.cost(prompt, output) if price is not None else 0
-    if per_character is None:
-        return by_token
-    return max(by_token, per_character.cost(prompt_characters, output_characters))
+def _dearest(plan: Sequence[Candidate], tokens: tuple[int, int], characters: tuple[int, int]) -> int:
+    """The highest price of that much, by tokens or by characters where a cloud bills those."""
+    dearest, (prompt, output) = 0, tokens
+    for candidate in plan:
+        price, per_character = candidate.price, candidate.deployment.per_character
+        if price is not None and (nano := price.cost(prompt, output)) > dearest:
+            dearest = nano
+        if per_character is not None and (nano := per_character.cost(*characters)) > dearest:
+            dearest = nano
+    return dearest
 
 
 def most_prompt_tokens(call: Call) -> int:
@@ -64,7 +67,7 @@ def most_prompt_tokens(call: Call) -> int:
 def cap(call: Call, plan: Sequence[Candidate]) -> int:
     """The most output tokens of a choice: what the body says, the larger of two; else what each deployment can give."""
     if call.max_output_tokens is not None:
-        return max(call.max_output_tokens, *(_said(call, name) for name in _LIMITS))
+        return max([call.max_output_tokens, *[_said(call, name) for name in _LIMITS if name in call.fields]])
     return min(_most_output(call, candidate) for candidate in plan)
 
 

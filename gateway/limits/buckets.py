@@ -120,8 +120,10 @@ class Rate:
         return max(0, max(self.tat_us, now_us) + rate_us(amount, self.limit) - MINUTE_US - now_us)
 
     def left(self, now_us: int) -> int:
-        room_us = MINUTE_US + now_us - self.tat_us
-        return max(0, min(room_us, MINUTE_US) * self.limit // MINUTE_US)
+        taken_us = self.tat_us - now_us
+        if taken_us <= 0:
+            return self.limit
+        return (MINUTE_US - taken_us) * self.limit // MINUTE_US if taken_us < MINUTE_US else 0
 
     def reset_us(self, now_us: int) -> int:
         return max(0, self.tat_us - now_us)

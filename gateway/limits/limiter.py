@@ -13,7 +13,7 @@ from gateway.errors import Answerable, ArrieroError
 from gateway.limits import room
 from gateway.limits.book import Book, Verdict
 from gateway.limits.bound import amounts, capped
-from gateway.limits.buckets import Rule, period_began
+from gateway.limits.buckets import Purse, Rule, period_began
 from gateway.limits.rules import Rulebook
 from gateway.limits.shared_book import SharedBook, Unleased
 from gateway.limits.terms import Amounts, Terms
@@ -35,14 +35,17 @@ class Times(NamedTuple):
 class Hold:
     """What one call has reserved. `headers` tell its caller what is left."""
 
-    __slots__ = ("_book", "_id", "_terms", "headers")
+    __slots__ = ("_book", "_id", "_settled", "_terms", "headers")
 
     def __init__(self, book: Book | SharedBook, id_: str, terms: Terms, headers: Mapping[str, str]) -> None:
         self._book, self._id, self._terms, self.headers = book, id_, terms, headers
+        self._settled = False
 
     def settle(self, tokens: int, nano: int) -> None:
         """What the call really used and cost; any number of times, the first one counts."""
-        self._book.settle(self._id, self._terms.settling(tokens, nano))
+        if not self._settled:
+            self._settled = True
+            self._book.settle(self._id, self._terms.settling(tokens, nano))
 
 
 class Limiter:
@@ -69,7 +72,9 @@ class Limiter:
         if wanted.tokens > terms.largest_tokens or wanted.most_nano > terms.largest_nano:
             raise self._never(terms, wanted)
         if terms.paid and self._spent_since is not None:
-            await self._remember(terms, self._spent_since)
+            for rule, purse in self.book.counters(terms).purses:
+                if not purse.known:
+                    await self._remember(rule, purse, self._spent_since)
         asked = terms.reserving(wanted)
         book: Book | SharedBook = self.book
         if self.shared is None:
@@ -100,14 +105,10 @@ class Limiter:
         self._rejections.labels(rule.scope, rule.kind).inc()
         return error
 
-    async def _remember(self, terms: Terms, spent_since: SpentSince) -> None:
-        """What the ledger knows of budgets that this process has not counted yet."""
-        for rule, purse in self.book.counters(terms).purses:
-            if purse.known:
-                continue
-            began = period_began(rule.per, self._times.wall())
-            try:
-                purse.remember(await spent_since(rule.scope, rule.owner, began))
-            except ArrieroError as error:
-                if rule.hard:
-                    raise room.unknown(rule) from error
+    async def _remember(self, rule: Rule, purse: Purse, spent_since: SpentSince) -> None:
+        """What the ledger knows of a budget that this process has not counted yet."""
+        try:
+            purse.remember(await spent_since(rule.scope, rule.owner, period_began(rule.per, self._times.wall())))
+        except ArrieroError as error:
+            if rule.hard:
+                raise room.unknown(rule) from error

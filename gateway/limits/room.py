@@ -4,27 +4,27 @@ from collections.abc import Mapping, Sequence
 
 from gateway.errors import ClientError, LimitError, ServiceError
 from gateway.limits.book import Reading, Verdict
-from gateway.limits.buckets import Bucket, Rule, period_ends_in_s
+from gateway.limits.buckets import Rule, period_ends_in_s
 from gateway.limits.terms import Terms
 from gateway.prices import usd
 
 UNITS: Mapping[str, str] = {"rpm": "requests", "tpm": "tokens"}
 
 
+_HEADERS = {
+    kind: tuple(f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset"))
+    for kind, unit in UNITS.items()
+}
+
+
 def headers(terms: Terms, verdict: Verdict) -> dict[str, str]:
     """For requests and for tokens the limit that has the least left. Source: OpenAI's guide to rate limits."""
-    tightest: dict[str, tuple[int, Rule, Bucket]] = {}
-    for rule, bucket in zip(terms.rules, verdict.buckets, strict=True):
-        unit = UNITS.get(rule.kind)
-        if unit is not None:
-            left = bucket.left(verdict.now_us)
-            if unit not in tightest or left < tightest[unit][0]:
-                tightest[unit] = left, rule, bucket
-    found = {}
-    for unit, (left, rule, bucket) in tightest.items():
-        found[f"x-ratelimit-limit-{unit}"] = str(rule.limit)
-        found[f"x-ratelimit-remaining-{unit}"] = str(left)
-        found[f"x-ratelimit-reset-{unit}"] = go_duration(bucket.reset_us(verdict.now_us))
+    found, buckets, now_us = {}, verdict.buckets, verdict.now_us
+    for kind, places in terms.rates:
+        least, place = min([(buckets[place].left(now_us), place) for place in places])
+        limited, remaining, reset = _HEADERS[kind]
+        found[limited], found[remaining] = terms.shown[place], str(least)
+        found[reset] = go_duration(buckets[place].reset_us(now_us))
     return found
 
 
