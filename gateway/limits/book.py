@@ -37,11 +37,12 @@ class Verdict(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """What terms count by on that day, in the order of their rules."""
+    """What terms count by on that day, in the order of their rules; `unknown` are purses of which the ledger was not
+    asked yet, or did not answer."""
 
-    day: int
+    day: float
     buckets: Sequence[Bucket]
-    purses: Sequence[tuple[Rule, Purse]]
+    unknown: list[tuple[Rule, Purse]]
 
 
 class Book:
@@ -53,7 +54,7 @@ class Book:
         self._purses: dict[str, tuple[str, Rule, Purse]] = {}
         self._counters: dict[Terms, Counters] = {}
         self._open: dict[str, tuple[Sequence[Bucket], Sequence[int], Sequence[int]]] = {}
-        self._day = -1
+        self._day = -1.0
         self._labels: Mapping[str, str] = {}
 
     def __len__(self) -> int:
@@ -62,9 +63,9 @@ class Book:
     def now_us(self) -> int:
         return int(self._clock() * 1e6)
 
-    def reserve(self, id_: str, terms: Terms, amounts: Sequence[int]) -> Verdict:
+    def reserve(self, id_: str, counters: Counters, amounts: Sequence[int]) -> Verdict:
         """Takes all that is asked, or nothing."""
-        now_us, buckets = self.now_us(), self.counters(terms).buckets
+        now_us, buckets = self.now_us(), counters.buckets
         marks: list[int] = []
         for bucket, amount in zip(buckets, amounts, strict=True):
             mark = bucket.take(amount, now_us)
@@ -100,7 +101,8 @@ class Book:
                 self._counters.clear()
             buckets = [self.bucket(rule) for rule in terms.rules]
             purses = [(rule, self.purse(rule)) for rule in terms.rules if rule.kind == "budget"]
-            found = self._counters[terms] = Counters(self._day, buckets, purses)
+            unknown = [(rule, purse) for rule, purse in purses if not purse.known]
+            found = self._counters[terms] = Counters(self._day, buckets, unknown)
         return found
 
     def bucket(self, rule: Rule) -> Bucket:
@@ -129,10 +131,10 @@ class Book:
             if label == self.label(rule):
                 yield rule, purse
 
-    def today(self) -> int:
-        """Days since 1970 in UTC; the labels of periods follow it."""
+    def today(self) -> float:
+        """Days since 1970 in UTC, whole; the labels of periods follow it."""
         wall = self._wall()
-        day = int(wall // DAY_S)
+        day = wall // DAY_S
         if day != self._day:
             self._day, self._labels = day, {per: period(per, wall) for per in ("day", "month", "total")}
         return day

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from gateway.errors import Answerable, ArrieroError
 from gateway.limits import room
-from gateway.limits.book import Book, Verdict
+from gateway.limits.book import Book, Counters, Verdict
 from gateway.limits.bound import amounts, capped
-from gateway.limits.buckets import Purse, Rule, period_began
+from gateway.limits.buckets import Rule, period_began
 from gateway.limits.rules import Rulebook
 from gateway.limits.shared_book import SharedBook, Unleased
 from gateway.limits.terms import Amounts, Terms
@@ -71,14 +71,12 @@ class Limiter:
         wanted = amounts(decision.call, decision.order, terms)
         if wanted.tokens > terms.largest_tokens or wanted.most_nano > terms.largest_nano:
             raise self._never(terms, wanted)
-        if terms.paid and self._spent_since is not None:
-            for rule, purse in self.book.counters(terms).purses:
-                if not purse.known:
-                    await self._remember(rule, purse, self._spent_since)
-        asked = terms.reserving(wanted)
+        asked, counters = terms.reserving(wanted), self.book.counters(terms)
+        if counters.unknown and self._spent_since is not None:
+            await self._remember(counters, self._spent_since)
         book: Book | SharedBook = self.book
         if self.shared is None:
-            verdict = self.book.reserve(decision.id, terms, asked)
+            verdict = self.book.reserve(decision.id, counters, asked)
         else:
             book, verdict = self.shared, await self._shared(self.shared, terms, decision, asked)
         if verdict.refused is not None:
@@ -105,10 +103,14 @@ class Limiter:
         self._rejections.labels(rule.scope, rule.kind).inc()
         return error
 
-    async def _remember(self, rule: Rule, purse: Purse, spent_since: SpentSince) -> None:
-        """What the ledger knows of a budget that this process has not counted yet."""
-        try:
-            purse.remember(await spent_since(rule.scope, rule.owner, period_began(rule.per, self._times.wall())))
-        except ArrieroError as error:
-            if rule.hard:
-                raise room.unknown(rule) from error
+    async def _remember(self, counters: Counters, spent_since: SpentSince) -> None:
+        """What the ledger knows of budgets that this process has not counted yet."""
+        for rule, purse in list(counters.unknown):
+            if not purse.known:
+                try:
+                    began = period_began(rule.per, self._times.wall())
+                    purse.remember(await spent_since(rule.scope, rule.owner, began))
+                except ArrieroError as error:
+                    if rule.hard:
+                        raise room.unknown(rule) from error
+        counters.unknown[:] = [one for one in counters.unknown if not one[1].known]

@@ -62,7 +62,7 @@ class SharedBook:
     def __init__(self, store: Store, book: Book, outage: Outage, clock: Callable[[], float], timeout_s: float) -> None:
         self.store, self._book, self._outage, self._clock = store, book, outage, clock
         self._timeout_s, self._split = timeout_s, store.split
-        self._shares: dict[Terms, tuple[int, Sequence[Share]]] = {}
+        self._shares: dict[Terms, tuple[float, Sequence[Share]]] = {}
         self._open: dict[str, Open] = {}
         self._unsettled: dict[str, Unsettled] = {}
         self._asked: set[asyncio.Future[Any]] = set()
@@ -152,7 +152,7 @@ class SharedBook:
         for rule, amount in asked:
             if not (fresh and amount <= self._leases.get(name(rule, self._book), 0)):
                 raise Unleased(rule)
-        verdict = self._book.reserve(id_, opened.terms, opened.amounts)
+        verdict = self._book.reserve(id_, self._book.counters(opened.terms), opened.amounts)
         if verdict.refused is None:
             for rule, amount in asked:
                 self._leases[name(rule, self._book)] -= amount
@@ -160,7 +160,7 @@ class SharedBook:
 
     def _shares_of(self, terms: Terms) -> Sequence[Share]:
         """Made once a day: the names of counters say of which day they are."""
-        day, found = self._shares.get(terms, (-1, ()))
+        day, found = self._shares.get(terms, (-1.0, ()))
         if day != self._book.today():
             if len(self._shares) >= TERMS_MOST:
                 self._shares.clear()

@@ -19,12 +19,12 @@ class Amounts(NamedTuple):
 class Terms:
     """The rules of a key at a route. Counters are kept by them, so they are equal only to themselves."""
 
-    __slots__ = ("_places", "expects", "hard", "largest_nano", "largest_tokens", "paid", "rates", "rules", "shown")
+    __slots__ = ("_places", "expects", "hard", "largest_nano", "largest_tokens", "rates", "rules", "shown")
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
         budgets = [rule for rule in rules if rule.kind == "budget"]
-        self.paid, self.hard = bool(budgets), any(rule.hard for rule in budgets)
+        self.hard = any(rule.hard for rule in budgets)
         self.expects = any(not rule.hard for rule in budgets)
         self.largest_tokens = min((rule.limit for rule in rules if rule.kind == "tpm"), default=NEVER_US)
         self.largest_nano = min((rule.limit for rule in budgets if rule.hard), default=NEVER_US)

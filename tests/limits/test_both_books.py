@@ -102,7 +102,7 @@ class Model(RuleBasedStateMachine):
         amounts = [amount, amount, 1]
         self.next += 1
         id_ = f"call-{self.next}"
-        alone = self.alone.reserve(id_, TERMS, amounts)
+        alone = self.alone.reserve(id_, self.alone.counters(TERMS), amounts)
         shared = self.loop.run(self.shared[replica].reserve(id_, TERMS, amounts, 60.0))
         left = 1000 - self.spent - self.held
         admitted = amount <= left and left > 0 and self.places < 5
