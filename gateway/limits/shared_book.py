@@ -12,9 +12,10 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from gateway.errors import ArrieroError
+from gateway.errors import ArrieroError, ConfigError
 from gateway.limits.book import TERMS_MOST, Book, Verdict
 from gateway.limits.buckets import Purse, Rate, Rule, Slots
+from gateway.limits.eviction import Eviction
 from gateway.limits.outage import Outage
 from gateway.limits.shares import KEEP_S, Life, Share, name, numbers, reserving, settling, shares
 from gateway.limits.store import BATCH, LIBRARY, Command, Store, StoreError
@@ -62,6 +63,7 @@ class SharedBook:
     def __init__(self, store: Store, book: Book, outage: Outage, clock: Callable[[], float], timeout_s: float) -> None:
         self.store, self._book, self._outage, self._clock = store, book, outage, clock
         self._timeout_s, self._split = timeout_s, store.split
+        self.eviction = Eviction(store, outage.log)
         self._shares: dict[Terms, tuple[float, Sequence[Share]]] = {}
         self._open: dict[str, Open] = {}
         self._unsettled: dict[str, Unsettled] = {}
@@ -70,6 +72,7 @@ class SharedBook:
         self._leases: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
         self._recovery: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._restoring: set[asyncio.Future[Any]] = set()
 
     def __len__(self) -> int:
@@ -317,16 +320,28 @@ class SharedBook:
                 self._unsettled.pop(of.id, None)
 
     async def start(self) -> None:
-        """Loads the functions, so that no call waits for that; without Redis the gateway starts as well."""
+        """Loads the functions, so that no call waits for that; without Redis the gateway starts as well. Raises
+        ConfigError for a Redis that may forget what it counts."""
         try:
             await self.store.send(Command(f"{LIBRARY}_probe", ["arriero:probe"], []))
         except StoreError as error:
             while not self._outage.away:
                 self._outage.failed(str(error))
             self._begin_outage(str(error))
+        else:
+            await self._refuse_forgetting()
+        self._watching = asyncio.create_task(self.eviction.watch())
+
+    async def _refuse_forgetting(self) -> None:
+        try:
+            await self.eviction.begin()
+        except ConfigError:
+            await self.store.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Says what is not said yet, where there is somebody to hear it."""
-        if self._recovery is not None:
-            self._recovery.cancel()
+        for task in (self._recovery, self._watching):
+            if task is not None:
+                task.cancel()
         await self.store.aclose()
