@@ -76,8 +76,8 @@ def _unit(rule: Rule, amount: int) -> int:
 
 
 def _known(rule: Rule, book: Book) -> tuple[int, ...]:
-    """Which counter was last heard of, what was settled in it, and what the ledger knew when this process began."""
+    """Which counter was last heard of, what was settled in it, what the ledger said at first; -1: it did not say."""
     if rule.kind != "budget":
         return ()
     purse: Purse = book.purse(rule)
-    return purse.began, purse.settled, purse.first
+    return purse.began, purse.settled, purse.first if purse.known else -1

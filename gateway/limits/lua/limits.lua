@@ -4,9 +4,10 @@
 --
 -- KEYS: the open reservations (hash: id -> record), when each is due (sorted set: id, ms), then one counter per limit.
 -- ARGV: the call's id, and all numbers of it as one MessagePack; what is answered is one as well (shares.py).
--- Rates are one number, the theoretical arrival time in microseconds. Places are {h}. Money is {c, b, m, e, h}: when the
+-- Rates are one number, the theoretical arrival time in microseconds. Places are {h}. Money is {c, b, m, e, h, k}: when the
 -- counter began, what had been settled before that, settled since, charged for calls that never said how they ended,
--- held. b + m only grows; after a loss b is what the best informed replica had seen of the counter before.
+-- held; k when somebody who knew the ledger has spoken. b + m only grows; after a loss b is what the best informed replica
+-- had seen of the counter before.
 -- A record is [state, [[kind, key, taken, mark], ...]]; its state is held, settled or expired.
 
 local MINUTE = 60000000
@@ -34,10 +35,10 @@ local function read(kind, key, now)
     return {kind = kind, key = key, tat = tat}
   end
   if kind == 'c' then return {kind = kind, key = key, h = tonumber(redis.call('HGET', key, 'h') or 0)} end
-  local found = redis.call('HMGET', key, 'c', 'b', 'm', 'e', 'h')
-  for i = 2, 5 do found[i] = tonumber(found[i] or 0) end
-  local began = found[1] and tonumber(found[1])
-  return {kind = kind, key = key, c = began, fresh = not began, b = found[2], m = found[3], e = found[4], h = found[5]}
+  local found = redis.call('HMGET', key, 'c', 'b', 'm', 'e', 'h', 'k')
+  for i = 2, 6 do found[i] = tonumber(found[i] or 0) end
+  local began, b, m, e, h, k = found[1] and tonumber(found[1]), unpack(found, 2)
+  return {kind = kind, key = key, c = began, fresh = not began, b = b, m = m, e = e, h = h, k = k}
 end
 
 local function write(at, now)
@@ -52,7 +53,8 @@ local function write(at, now)
     redis.call('EXPIRE', at.key, IDLE_S)
   else
     at.c = at.c or now
-    redis.call('HSET', at.key, 'c', text(at.c), 'b', text(at.b), 'm', text(at.m), 'e', text(at.e), 'h', text(at.h))
+    local key, b, m, e, h = at.key, text(at.b), text(at.m), text(at.e), text(at.h)
+    redis.call('HSET', key, 'c', text(at.c), 'b', b, 'm', m, 'e', e, 'h', h, 'k', text(at.k))
     if at.fresh and LIFE_S[at.kind] then redis.call('EXPIRE', at.key, LIFE_S[at.kind]) end
   end
 end
@@ -61,16 +63,18 @@ local function release(at, amount)
   at.h = at.h - math.min(amount, at.h)
 end
 
--- Puts back what a caller knows was settled: `seen` of the counter that began at `known`; or, when it never saw one and
--- there is none, what its ledger says.
+-- Puts back what a caller knows was settled: `seen` of the counter that began at `known` (0: it never saw one); and what
+-- its ledger says (-1: it could not be read), where nobody who knew that has spoken yet.
 local function restore(at, known, seen, ledger)
   local before = 0
-  if known == 0 then
-    before = at.fresh and ledger or 0
-  elseif known ~= at.c then
-    before = seen
-  else
+  if known == at.c then
     before = seen - at.m -- it went back in time: a replica took over that had not heard all
+  elseif known ~= 0 then
+    before = seen
+  end
+  if ledger >= 0 and at.k == 0 then
+    before = math.max(before, ledger - at.m)
+    at.k = 1
   end
   at.b = math.max(at.b, before)
 end
