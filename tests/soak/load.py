@@ -16,13 +16,13 @@ def key_of(number: int) -> str:
     return KEYS[number // 2 % len(KEYS)]
 
 
-def request(number: int) -> bytes:
+def request(number: int, key: str) -> bytes:
     """Every second call is a stream."""
     stream = ',"stream":true' if number % 2 else ""
     said = f'{{"model":"llama","max_tokens":4,"messages":[{{"role":"user","content":"call {number} ."}}]{stream}}}'
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: gateway.test\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer key-{key_of(number)}\r\nx-request-id: n{number}\r\nx-arriero-timeout-s: 30\r\n"
+        f"authorization: Bearer key-{key}\r\nx-request-id: n{number}\r\nx-arriero-timeout-s: 30\r\n"
         f"content-length: {len(said)}\r\n\r\n"
     )
     return (head + said).encode()
@@ -98,8 +98,9 @@ class Load:
             if client.lost:
                 client = await self._connected(port)
             self.sent += 1
-            status = await client.ask(request(number))
-            self.statuses[key_of(number)][status] += 1
+            key = key_of(number)
+            status = await client.ask(request(number, key))
+            self.statuses[key][status] += 1
             self.answered[number] = status == 200
         client.close()
 
