@@ -235,7 +235,8 @@ local function probe(keys, args)
   return 1
 end
 
--- A notice board: ARGV are field, rank and text of each piece of news; what has a higher rank stays. Gives all of it.
+-- A notice board: ARGV are field, rank and text of each piece of news; what has a higher rank stays. Gives the time in
+-- milliseconds, then all of it.
 local function exchange(keys, args)
   for i = 1, #args, 3 do
     local found = redis.call('HGET', keys[1], args[i])
@@ -244,7 +245,9 @@ local function exchange(keys, args)
     end
   end
   if #args > 0 then redis.call('EXPIRE', keys[1], 3600) end
-  return redis.call('HGETALL', keys[1])
+  local found = redis.call('HGETALL', keys[1])
+  table.insert(found, 1, text(clock() / 1000))
+  return found
 end
 
 redis.register_function('arriero2_exchange', exchange)
