@@ -136,7 +136,8 @@ class Book:
         wall = self._wall()
         day = wall // DAY_S
         if day != self._day:
-            self._day, self._labels = day, {per: period(per, wall) for per in ("day", "month", "total")}
+            self._labels = {per: period(per, wall) for per in ("day", "month", "total")}
+            self._day = day  # last: who reads metrics does so in a thread
         return day
 
     def label(self, rule: Rule) -> str:

@@ -56,9 +56,9 @@ class Gossip:
             self._ranks[field] = rank
             told += [field, rank, text.decode()]
         found = await self._said(told)
-        for field, value in zip(found[::2], found[1::2], strict=True):
-            rank_text, _, text = value.partition(b" ")
-            self._hear(field.decode(), int(rank_text), text)
+        for name, value in zip(found[::2], found[1::2], strict=True):
+            rank_text, _, heard = value.partition(b" ")
+            self._hear(name.decode(), int(rank_text), heard)
 
     async def _said(self, told: Sequence[str | int | bytes]) -> Sequence[bytes]:
         """All that is on the board; how far Redis's clock is ahead of ours is noted."""
