@@ -74,6 +74,11 @@ class Gateway:
         child.stderr.close()
         return child
 
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
     async def kill(self) -> None:
         """As the kernel does when memory is out: nothing is said to anybody."""
         assert self._child is not None
