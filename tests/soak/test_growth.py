@@ -17,7 +17,7 @@ from tests.soak.load import Client, request
 CALLS = int(os.environ.get("ARRIERO_SOAK_CALLS", "20000"))
 AT_ONCE = 16
 WARM = min(CALLS // 2, 60_000)
-"""Calls after which little is new: by then code, caches, the ring of decisions and the allocator's arenas have grown."""
+"""Calls after which little is new: code, caches, the ring of decisions and the allocator's arenas have grown."""
 GROWTH_BYTES = 12_000_000 if CALLS < 200_000 else 4_000_000
 """What the allocator may still do; a million calls may leave a megabyte besides."""
 

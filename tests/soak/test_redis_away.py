@@ -120,7 +120,6 @@ class Run:
                     found.append(await self.measured(happens, ends))
             finally:
                 await self.gateway.stop()
-                self.redis.signal(signal.SIGCONT)
                 self.redis.kill()
         return found
 
