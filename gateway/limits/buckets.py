@@ -159,11 +159,11 @@ class Slots:
 class Purse:
     """Money of one period: what is spent, and what open calls hold. A soft one only wants to be not empty yet."""
 
-    __slots__ = ("began", "first", "hard", "held", "known", "limit", "seen", "settled", "spent")
+    __slots__ = ("began", "charged", "first", "hard", "held", "known", "limit", "seen", "settled", "spent")
 
     def __init__(self, limit: int, *, hard: bool) -> None:
         self.limit, self.hard, self.spent, self.held = limit, hard, 0, 0
-        self.first = self.settled = self.began = 0
+        self.first = self.settled = self.charged = self.began = 0
         self.known = self.seen = False
 
     def remember(self, spent: int) -> None:
@@ -175,7 +175,7 @@ class Purse:
     def see(self, settled: int, charged: int, held: int, began: int) -> None:
         """What is counted for all: settled since that counter began, charged for calls of which nobody heard, held."""
         self.spent, self.held, self.seen = settled + charged, held, True
-        self.settled, self.began = settled, began
+        self.settled, self.charged, self.began = settled, charged, began
 
     def take(self, amount: int, now_us: int) -> Mark:
         left = self.limit - self.spent - self.held

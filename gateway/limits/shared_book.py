@@ -254,10 +254,10 @@ class SharedBook:
     async def _confirmed(self, of: Unsettled, replies: "Sequence[asyncio.Future[Any]]") -> None:
         for share, reply in zip(of.shares, replies, strict=True):
             sums = numbers(await reply)
-            for rule, key, settled, began in zip(share.rules, share.keys[2:], sums[::2], sums[1::2], strict=True):
+            for at, (rule, key) in enumerate(zip(share.rules, share.keys[2:], strict=True)):
                 if rule.kind == "budget" and key.endswith(name(rule, self._book)):  # of the period that is now
                     purse = self._book.purse(rule)
-                    purse.settled, purse.began = settled, began
+                    purse.settled, purse.charged, purse.began = sums[3 * at : 3 * at + 3]
         self._unsettled.pop(of.id, None)
 
     def _settle_now(self, of: Unsettled) -> "asyncio.Future[None]":

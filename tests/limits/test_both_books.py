@@ -141,6 +141,27 @@ class Model(RuleBasedStateMachine):
         assert money["m"] + money["e"] == self.spent + amount
         self.settle(share, list(self.open_calls).index(id_), twice=False)
 
+    @rule(replica=strategies.integers(0, 1))
+    def crash(self, replica: int) -> None:
+        """A replica dies, and another begins in its place: nobody says how its calls ended, so that they are charged as
+        they were reserved, and the ledger has them so."""
+        lost = [id_ for id_, (_, owner) in self.open_calls.items() if owner == replica]
+        self.loop.run(self.shared[replica].aclose())
+        for id_ in lost:
+            amount, _ = self.open_calls.pop(id_)
+            self.loop.run(self.redis.say("ZADD", "arriero:{t:k}:due", 0, id_))
+            assert self.alone.settle(id_, [amount, amount, 0])
+            self.spent += amount
+            self.held -= amount
+            self.places -= 1
+        self.shared[replica] = self.loop.run(self.open())
+        for budget in (HARD, SOFT):
+            self.shared[replica]._book.purse(budget).remember(self.spent)
+        for each in (replica, 1 - replica):  # any command sweeps
+            self.loop.run(self.touch(each))
+        money = self.loop.run(self.money(HARD))
+        assert money["m"] + money["e"] == self.spent
+
     @rule()
     def lose_everything(self) -> None:
         """A flush: the next call finds it out; sums and open calls are put back."""
@@ -182,7 +203,60 @@ class Model(RuleBasedStateMachine):
 
 def test_the_sum_of_truths_is_the_counters(redis: RedisServer, loop: Loop):
     Model.redis, Model.loop = redis, loop
-    run_state_machine_as_test(Model, settings=settings(max_examples=15, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(Model, settings=settings(max_examples=25, stateful_step_count=30, deadline=None))
+
+
+class Restarted(RuleBasedStateMachine):
+    """One process with a ledger, which dies now and then: what the ledger says is where the next one begins."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.clock, self.next = Clock(), 0
+        self.ledger = 0
+        self.open_calls: dict[str, int] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        self.book = Book(self.clock, self.clock)
+        for rule_, purse in self.book.counters(TERMS).unknown:
+            assert rule_.kind == "budget"
+            purse.remember(self.ledger)
+
+    @rule(amount=amounts)
+    def reserve(self, amount: int) -> None:
+        self.next += 1
+        verdict = self.book.reserve(f"call-{self.next}", self.book.counters(TERMS), [amount, amount, 1])
+        left = 1000 - self.ledger - sum(self.open_calls.values())
+        assert (verdict.refused is None) == (amount <= left and left > 0 and len(self.open_calls) < 5)
+        if verdict.refused is None:
+            self.open_calls[f"call-{self.next}"] = amount
+
+    @rule(share=strategies.floats(0, 1), which=strategies.integers(0), twice=strategies.booleans())
+    def settle(self, share: float, which: int, twice: bool) -> None:
+        if self.open_calls:
+            id_ = list(self.open_calls)[which % len(self.open_calls)]
+            actual = int(self.open_calls.pop(id_) * share)
+            for again in range(1 + twice):
+                assert self.book.settle(id_, [actual, actual, 0]) == (not again)
+            self.ledger += actual
+
+    @rule(share=strategies.floats(0, 1))
+    def crash(self, share: float) -> None:
+        """What was under way is in the ledger as it was estimated; nobody holds anything any more."""
+        self.ledger += sum(int(amount * share) for amount in self.open_calls.values())
+        self.open_calls.clear()
+        self.restart()
+
+    @invariant()
+    def the_ledger_and_what_is_open_are_the_counters(self) -> None:
+        for budget in (HARD, SOFT):
+            purse = self.book.purse(budget)
+            assert (purse.spent, purse.held) == (self.ledger, sum(self.open_calls.values()))
+        assert self.book.bucket(PLACES).held == len(self.open_calls)
+
+
+def test_a_process_that_dies_leaves_its_ledger_to_the_next():
+    run_state_machine_as_test(Restarted, settings=settings(max_examples=100, deadline=None))
 
 
 class Alone(RuleBasedStateMachine):

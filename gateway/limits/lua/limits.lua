@@ -63,17 +63,17 @@ local function release(at, amount)
   at.h = at.h - math.min(amount, at.h)
 end
 
--- Puts back what a caller knows was settled: `seen` of the counter that began at `known` (0: it never saw one); and what
--- its ledger says (-1: it could not be read), where nobody who knew that has spoken yet.
-local function restore(at, known, seen, ledger)
+-- Puts back what a caller knows: what was settled and charged of the counter that began at `known` (0: it never saw one);
+-- and what its ledger says (-1: it could not be read), where nobody who knew that has spoken yet.
+local function restore(at, known, settled, charged, ledger)
   local before = 0
   if known == at.c then
-    before = seen - at.m -- it went back in time: a replica took over that had not heard all
+    before = settled - at.m -- it went back in time: a replica took over that had not heard all
   elseif known ~= 0 then
-    before = seen
+    before = settled + charged
   end
   if ledger >= 0 and at.k == 0 then
-    before = math.max(before, ledger - at.m)
+    before = math.max(before, ledger - at.m - at.e)
     at.k = 1
   end
   at.b = math.max(at.b, before)
@@ -168,7 +168,7 @@ local function reserve(keys, args)
     at[i] = read(of[1], keys[i + 2], now)
     if MONEY[of[1]] then
       fresh = fresh + (at[i].fresh and 1 or 0)
-      restore(at[i], of[5], of[6], of[7])
+      restore(at[i], of[5], of[6], of[7], of[8])
     end
     local waits = wait(at[i], of[2], of[3], of[4], now)
     if waits > longest and not known and not force then worst, longest = i, waits end
@@ -197,8 +197,8 @@ local function correct(at, state, part, actual, now)
   end
 end
 
--- Said: keep_ms, and of each counter kind, actual, and of money what is known of it. Gives what is settled in each counter
--- now, and when it began. A second time changes nothing. One that was never reserved here, or forgotten with everything
+-- Said: keep_ms, and of each counter kind, actual, and of money what is known of it. Gives what is settled and charged in
+-- each counter now, and when it began. A second time changes nothing. One that was never reserved here, or forgotten with everything
 -- else, is charged as it is.
 local function settle(keys, args)
   local now, id = clock(), args[1]
@@ -209,7 +209,7 @@ local function settle(keys, args)
     local kind, actual = of[1], of[2]
     local at = read(kind, keys[i + 2], now)
     if state ~= 'settled' then
-      if MONEY[kind] then restore(at, of[3], of[4], of[5]) end
+      if MONEY[kind] then restore(at, of[3], of[4], of[5], of[6]) end
       if parts then
         correct(at, state, parts[i], actual, now)
       elseif kind == 'r' then
@@ -220,6 +220,7 @@ local function settle(keys, args)
       write(at, now)
     end
     found[#found + 1] = at.b and at.b + at.m or 0
+    found[#found + 1] = at.e or 0
     found[#found + 1] = at.c or 0
   end
   if state ~= 'settled' then
