@@ -159,12 +159,12 @@ class Slots:
 class Purse:
     """Money of one period: what is spent, and what open calls hold. A soft one only wants to be not empty yet."""
 
-    __slots__ = ("began", "charged", "first", "hard", "held", "known", "limit", "seen", "settled", "spent")
+    __slots__ = ("began", "charged", "first", "hard", "held", "known", "limit", "settled", "spent")
 
     def __init__(self, limit: int, *, hard: bool) -> None:
         self.limit, self.hard, self.spent, self.held = limit, hard, 0, 0
         self.first = self.settled = self.charged = self.began = 0
-        self.known = self.seen = False
+        self.known = False
 
     def remember(self, spent: int) -> None:
         """What was spent before this process began to count; once."""
@@ -174,7 +174,7 @@ class Purse:
 
     def see(self, settled: int, charged: int, held: int, began: int) -> None:
         """What is counted for all: settled since that counter began, charged for calls of which nobody heard, held."""
-        self.spent, self.held, self.seen = settled + charged, held, True
+        self.spent, self.held = settled + charged, held
         self.settled, self.charged, self.began = settled, charged, began
 
     def take(self, amount: int, now_us: int) -> Mark:

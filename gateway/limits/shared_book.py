@@ -100,14 +100,13 @@ class SharedBook:
             if verdict.refused is None:
                 self._open[id_] = opened
             return verdict
-        self._open[id_] = opened
         try:
             verdict = await self._asked_for(id_, opened)
         except BaseException:
             self._drop(id_, opened)
             raise
-        if verdict.refused is not None:
-            self._open.pop(id_, None)
+        if verdict.refused is None:
+            self._open[id_] = opened  # not before: what is put back after a loss must have been admitted
         return verdict
 
     async def _asked_for(self, id_: str, opened: Open) -> Verdict:
@@ -134,7 +133,6 @@ class SharedBook:
 
     def _drop(self, id_: str, opened: Open) -> None:
         """Gives back whatever may have been reserved of a call that does not take place."""
-        self._open.pop(id_, None)
         zeros = [0] * len(opened.amounts)
         self._book.settle(id_, zeros)
         self._tell(Unsettled(id_, opened.shares, zeros))
@@ -177,31 +175,31 @@ class SharedBook:
     def _read(self, opened: Open, replies: Sequence[Sequence[int]]) -> Verdict:
         """The replies to a reservation; what they say is seen by the book of this process too."""
         refused, longest, lost = None, 0, False
-        for share, (epoch, worst, waits, fresh, *found) in zip(opened.shares, replies, strict=False):
+        for share, (epoch, worst, waits, *found) in zip(opened.shares, replies, strict=False):
             lost |= self._epochs.setdefault(share.keys[0], epoch) != epoch
             self._epochs[share.keys[0]] = epoch
             if worst and waits > longest:
                 refused, longest = share.places[worst - 1], waits
             for at, (rule, key) in enumerate(zip(share.rules, share.keys[2:], strict=True)):
                 if key.endswith(name(rule, self._book)):  # of the period that is now: a day may have begun meanwhile
-                    lost |= self._see(rule, found[4 * at : 4 * at + 4]) and fresh > 0
+                    lost |= self._see(rule, found[4 * at : 4 * at + 4])
         if lost:
             self._restore()
         return Verdict(refused, longest, self._book.counters(opened.terms).buckets, self._book.now_us())
 
     def _see(self, rule: Rule, found: Sequence[int]) -> bool:
-        """Takes over what Redis counted; True for a budget that had been seen before."""
+        """Takes over what Redis counted; True for a budget that is counted anew since it was last seen."""
         bucket = self._book.bucket(rule)
         if isinstance(bucket, Rate):
             bucket.tat_us = self._book.now_us() + found[0]
         elif isinstance(bucket, Slots):
             bucket.held = found[0]
         elif isinstance(bucket, Purse):
-            before = bucket.seen
+            before = bucket.began
             bucket.see(*found)
             if rule.hard:
                 self._leases[name(rule, self._book)] = bucket.left(0) // LEASE_SHARE
-            return before
+            return before not in (0, bucket.began)
         return False
 
     def _ask(self, command: Command) -> "asyncio.Future[Any]":

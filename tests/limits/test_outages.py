@@ -153,6 +153,24 @@ async def test_d7_what_a_flush_took_is_put_back(redis: RedisServer):
         assert await held(redis) == 0
 
 
+async def test_d7_a_call_that_is_refused_while_others_are_put_back_holds_nothing(redis: RedisServer):
+    """Three of twenty at once find a place; the first reply says that all was lost, before the others are read."""
+    gate = Gate()
+    key = {**SOFT, "limits": {"concurrent": 3}}
+    async with replicas([redis.url], key, script=answering(gate)) as (served, _):
+        first = asyncio.create_task(call(served[0]))
+        await eventually(lambda: gate.came == 1, "it never came")
+        await redis.say("FLUSHALL")
+        calls = [asyncio.create_task(call(served[0])) for _ in range(20)]
+        await eventually(lambda: sum(task.done() for task in calls) >= 17, "not refused")
+        gate.open()
+        assert (await first).status == 200
+        assert sorted([(await task).status for task in calls])[3:] == [429] * 17
+        await at_rest(served)
+        assert await redis.say("HGET", "arriero:{t:a}:key:a:concurrent", "h") == b"0"
+        assert await held(redis) == 0
+
+
 async def test_d8_functions_that_went_are_loaded_again(redis: RedisServer):
     async with replicas(redis.url, SOFT) as (served, _):
         assert (await call(served[0], max_tokens=10)).status == 200

@@ -37,7 +37,7 @@ def test_an_answer_of_yesterday_says_nothing_of_today() -> None:
     terms = Terms((DAILY,))
     opened = Open(terms, [5], shares(terms.rules, book, split=False), 60.0)
     wall.advance(1.0)
-    shared._read(opened, [[1, 0, 0, 0, 900, 0, 0, 12345]])
+    shared._read(opened, [[1, 0, 0, 900, 0, 0, 12345]])
     purse = book.purse(DAILY)
     assert (purse.spent, purse.began) == (0, 0)
 

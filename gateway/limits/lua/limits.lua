@@ -155,21 +155,18 @@ local function epoch(keys, now)
 end
 
 -- Said: life_ms, keep_ms, force, and of each counter kind, limit, amount, hard, and of money what is known of it.
--- Gives: the epoch, the counter that refused (0: none), how long it has to wait, how many counters were not there, and
--- four numbers a counter. A reservation that is there already is admitted again and takes nothing.
+-- Gives: the epoch, the counter that refused (0: none), how long it has to wait, and four numbers a counter. A
+-- reservation that is there already is admitted again and takes nothing.
 local function reserve(keys, args)
   local now, id = clock(), args[1]
   local life_ms, keep_ms, force, counters = unpack(cmsgpack.unpack(args[2]))
   sweep(keys, now, keep_ms)
   local began = epoch(keys, now)
-  local worst, longest, fresh, at = 0, 0, 0, {}
+  local worst, longest, at = 0, 0, {}
   local known = redis.call('HEXISTS', keys[1], id) == 1
   for i, of in ipairs(counters) do
     at[i] = read(of[1], keys[i + 2], now)
-    if MONEY[of[1]] then
-      fresh = fresh + (at[i].fresh and 1 or 0)
-      restore(at[i], of[5], of[6], of[7], of[8])
-    end
+    if MONEY[of[1]] then restore(at[i], of[5], of[6], of[7], of[8]) end
     local waits = wait(at[i], of[2], of[3], of[4], now)
     if waits > longest and not known and not force then worst, longest = i, waits end
   end
@@ -179,7 +176,7 @@ local function reserve(keys, args)
     if taking or MONEY[of[1]] then write(at[i], now) end
   end
   if taking then keep(keys, id, 'held', parts, math.floor(now / 1000) + life_ms) end
-  local found = {began, worst, longest, fresh}
+  local found = {began, worst, longest}
   for i = 1, #counters do reading(at[i], now, found) end
   return cmsgpack.pack(found)
 end
