@@ -59,7 +59,7 @@ def later(terms: Terms, asked: Sequence[int], verdict: Verdict, wall_s: float) -
     place = verdict.refused or 0
     rule, reading, told = terms.rules[place], verdict.reading(place), headers(terms, verdict)
     if rule.kind == "budget":
-        return _over_budget(rule, reading, told, wall_s)
+        return _over_budget(rule, asked[place], reading, told, wall_s)
     if rule.kind == "concurrent":
         said = f"{rule.shown} may have {rule.limit} calls at once and has them: wait until one of them ends."
         return LimitError(429, "rate_limit_exceeded", said, type_="requests", retry_after_s=1.0, headers=told)
@@ -72,16 +72,21 @@ def later(terms: Terms, asked: Sequence[int], verdict: Verdict, wall_s: float) -
     return LimitError(429, "rate_limit_exceeded", said, type_=unit, retry_after_s=wait_s, headers=told)
 
 
-def _over_budget(rule: Rule, reading: Reading, told: dict[str, str], wall_s: float) -> LimitError:
+def _over_budget(rule: Rule, amount: int, reading: Reading, told: dict[str, str], wall_s: float) -> LimitError:
     """Where calls that are under way hold what is missing, soon is soon enough; else it is the next period."""
-    said = f"{rule.shown} has used its budget of {usd(rule.limit)} USD{_per(rule)}: {usd(reading.left)} USD are left"
+    left, held = f"{usd(reading.left)} USD are left", ""
     if reading.held:
-        said += f", {usd(reading.held)} USD are held by calls that are under way."
+        held = f" {usd(reading.held)} USD are held by calls that are under way: send it again."
         wait_s: float | None = 1.0
     else:
-        said += "."
         wait_s = period_ends_in_s(rule.per, wall_s)
         told["x-should-retry"] = "false"
+    if reading.left:
+        budget = f"the budget of {_lower(rule)}, {usd(rule.limit)} USD{_per(rule)}"
+        said = f"This request may cost up to {usd(amount)} USD, and {left} of {budget}."
+        said += held or " Ask for fewer tokens with max_tokens."
+    else:
+        said = f"{rule.shown} has used its budget of {usd(rule.limit)} USD{_per(rule)}.{held}"
     return LimitError(429, "insufficient_quota", said, type_="insufficient_quota", retry_after_s=wait_s, headers=told)
 
 
