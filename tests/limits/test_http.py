@@ -144,8 +144,8 @@ async def test_a_call_for_which_too_little_is_left_is_told_what_would_pass():
         assert (await call(served, max_tokens=60)).status == 200
         refused = await call(served, max_tokens=50)
         assert refused.error["message"] == (
-            "This request may cost up to 0.00005 USD, and 0.00004 USD are left of the budget of the key 'a', 0.0001 USD "
-            "a day. Ask for fewer tokens with max_tokens."
+            "This request may cost up to 0.00005 USD, and 0.00004 USD are left of the budget of the key 'a', "
+            "0.0001 USD a day. Ask for fewer tokens with max_tokens."
         )
         assert (await call(served, max_tokens=40)).status == 200
 
