@@ -1,5 +1,6 @@
-"""Counters and histograms of one event loop: no locks and no lookups on the way; prometheus_client writes them down, in
-a thread that may look while they change."""
+"""Counters and histograms of one event loop: no locks and no lookups on the way.
+
+prometheus_client writes them down, in a thread that may look while they change."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence

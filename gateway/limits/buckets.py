@@ -159,11 +159,11 @@ class Slots:
 class Purse:
     """Money of one period: what is spent, and what open calls hold. A soft one only wants to be not empty yet."""
 
-    __slots__ = ("began", "charged", "first", "hard", "held", "known", "limit", "settled", "spent")
+    __slots__ = ("base", "began", "charged", "first", "hard", "held", "known", "limit", "settled", "spent")
 
     def __init__(self, limit: int, *, hard: bool) -> None:
         self.limit, self.hard, self.spent, self.held = limit, hard, 0, 0
-        self.first = self.settled = self.charged = self.began = 0
+        self.first = self.settled = self.charged = self.base = self.began = 0
         self.known = False
 
     def remember(self, spent: int) -> None:
@@ -174,7 +174,16 @@ class Purse:
 
     def see(self, settled: int, charged: int, held: int, began: int) -> None:
         """What is counted for all: settled since that counter began, charged for calls of which nobody heard, held."""
-        self.spent, self.held = settled + charged, held
+        self.hear(settled, charged, began)
+        self.spent, self.held = self.settled + self.charged, held
+
+    def hear(self, settled: int, charged: int, began: int) -> None:
+        """As `see`. What an earlier counter had, before all was lost, is the least that a later one begins with."""
+        if began < self.began:
+            self.base = max(self.base, settled + charged)  # an answer that was overtaken
+            return
+        if 0 < self.began < began:
+            self.base = max(self.base, self.settled + self.charged)
         self.settled, self.charged, self.began = settled, charged, began
 
     def take(self, amount: int, now_us: int) -> Mark:

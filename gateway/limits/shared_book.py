@@ -254,8 +254,7 @@ class SharedBook:
             sums = numbers(await reply)
             for at, (rule, key) in enumerate(zip(share.rules, share.keys[2:], strict=True)):
                 if rule.kind == "budget" and key.endswith(name(rule, self._book)):  # of the period that is now
-                    purse = self._book.purse(rule)
-                    purse.settled, purse.charged, purse.began = sums[3 * at : 3 * at + 3]
+                    self._book.purse(rule).hear(*sums[3 * at : 3 * at + 3])
         self._unsettled.pop(of.id, None)
 
     def _settle_now(self, of: Unsettled) -> "asyncio.Future[None]":

@@ -76,9 +76,9 @@ def _unit(rule: Rule, amount: int) -> int:
 
 
 def _known(rule: Rule, book: Book) -> tuple[int, ...]:
-    """Which counter was last heard of, what was settled and what charged in it, what the ledger said at first; -1: it
-    did not say."""
+    """Which counter was last heard of, what was settled and what charged in it, and what in those before it; what the
+    ledger said at first, -1: it did not say."""
     if rule.kind != "budget":
         return ()
     purse: Purse = book.purse(rule)
-    return purse.began, purse.settled, purse.charged, purse.first if purse.known else -1
+    return purse.began, purse.settled, purse.charged, purse.base, purse.first if purse.known else -1

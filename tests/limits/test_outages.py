@@ -14,6 +14,7 @@ from tests.limits.replicas import (
     HARD,
     HASTY,
     NANO_A_TOKEN,
+    PATIENT,
     SOFT,
     Load,
     at_rest,
@@ -150,6 +151,19 @@ async def test_d7_what_a_flush_took_is_put_back(redis: RedisServer):
         await asyncio.gather(*slow)
         await at_rest(served)
         assert await spent(redis) == 1000 * NANO_A_TOKEN
+        assert await held(redis) == 0
+
+
+async def test_d7_what_is_settled_while_all_is_lost_is_not_lost(redis: RedisServer):
+    """What was said before the loss may be answered after what was said then: both are in one batch."""
+    async with replicas(redis.url, SOFT, store=PATIENT) as (served, _), Load(served, callers=8) as load:
+        for _ in range(10):
+            await load.more(40)
+            await redis.say("FLUSHALL")
+        await load.more(40)
+        tokens = await load.end()
+        await at_rest(served)
+        assert await spent(redis) == tokens * NANO_A_TOKEN
         assert await held(redis) == 0
 
 

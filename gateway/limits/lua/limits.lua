@@ -63,14 +63,15 @@ local function release(at, amount)
   at.h = at.h - math.min(amount, at.h)
 end
 
--- Puts back what a caller knows: what was settled and charged of the counter that began at `known` (0: it never saw one);
--- and what its ledger says (-1: it could not be read), where nobody who knew that has spoken yet.
-local function restore(at, known, settled, charged, ledger)
-  local before = 0
+-- Puts back what a caller knows: what was settled and charged of the counter that began at `known` (0: it never saw one),
+-- and what was of the ones before that (`base`); and what its ledger says (-1: it could not be read), where nobody who
+-- knew that has spoken yet.
+local function restore(at, known, settled, charged, base, ledger)
+  local before = base
   if known == at.c then
-    before = settled - at.m -- it went back in time: a replica took over that had not heard all
+    before = math.max(base, settled - at.m) -- it went back in time: a replica took over that had not heard all
   elseif known ~= 0 then
-    before = settled + charged
+    before = math.max(base, settled + charged)
   end
   if ledger >= 0 and at.k == 0 then
     before = math.max(before, ledger - at.m - at.e)
@@ -166,7 +167,7 @@ local function reserve(keys, args)
   local known = redis.call('HEXISTS', keys[1], id) == 1
   for i, of in ipairs(counters) do
     at[i] = read(of[1], keys[i + 2], now)
-    if MONEY[of[1]] then restore(at[i], of[5], of[6], of[7], of[8]) end
+    if MONEY[of[1]] then restore(at[i], of[5], of[6], of[7], of[8], of[9]) end
     local waits = wait(at[i], of[2], of[3], of[4], now)
     if waits > longest and not known and not force then worst, longest = i, waits end
   end
@@ -206,7 +207,7 @@ local function settle(keys, args)
     local kind, actual = of[1], of[2]
     local at = read(kind, keys[i + 2], now)
     if state ~= 'settled' then
-      if MONEY[kind] then restore(at, of[3], of[4], of[5], of[6]) end
+      if MONEY[kind] then restore(at, of[3], of[4], of[5], of[6], of[7]) end
       if parts then
         correct(at, state, parts[i], actual, now)
       elseif kind == 'r' then
