@@ -9,8 +9,8 @@ from tests.limits.stage import Gate, answering, call, stage
 
 QUIET = {"name": "quiet", "key": "key-quiet"}
 HOT = {"name": "hot", "key": "key-hot", "limits": {"concurrent": 8}}
-ANSWER_S = 0.15
-CALLS, WINDOWS, TRIES = 24, 3, 3
+ANSWER_S = 0.1
+CALLS, WINDOWS, TRIES = 12, 5, 5
 
 
 async def test_i10_a_flood_leaves_the_others_their_places():
@@ -30,28 +30,24 @@ async def test_i10_a_flood_leaves_the_others_their_places():
 
 
 async def p99(served: Served) -> float:
-    """Of calls of the quiet key, two at a time."""
+    """Of calls of the quiet key, one after the other."""
     seconds: list[float] = []
-
-    async def caller() -> None:
-        for _ in range(CALLS // 2):
-            began = time.perf_counter()
-            assert (await call(served, "key-quiet")).status == 200
-            seconds.append(time.perf_counter() - began)
-
-    await asyncio.gather(*(caller() for _ in range(2)))
+    for _ in range(CALLS):
+        began = time.perf_counter()
+        assert (await call(served, "key-quiet")).status == 200
+        seconds.append(time.perf_counter() - began)
     return statistics.quantiles(seconds, n=100)[98]
 
 
 async def hot(served: Served) -> None:
-    """Twenty callers that call without a pause, and wait when they are told to."""
+    """Ten callers that call without a pause, and wait when they are told to."""
 
     async def caller() -> None:
         while True:
             found = await call(served, "key-hot")
             await asyncio.sleep(float(found.headers.get("retry-after", 0)))
 
-    await asyncio.gather(*(caller() for _ in range(20)))
+    await asyncio.gather(*(caller() for _ in range(10)))
 
 
 async def test_i10_the_others_p99_is_half_as_much_again_at_most():
