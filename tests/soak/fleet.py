@@ -39,6 +39,8 @@ AMPLE = "{rpm: 100000000, tpm: 1000000000, concurrent: 100000}"
 class Victim(Protocol):
     """What is killed and started again."""
 
+    name: str
+
     async def start(self) -> None: ...
 
     async def kill(self) -> None: ...
@@ -119,6 +121,8 @@ class Redis:
 
 
 class Database:
+    """PostgreSQL: what it confirmed is there when it is back."""
+
     def __init__(self, server: postgres.Postgres) -> None:
         self.server, self.name = server, "postgresql"
 
@@ -134,11 +138,11 @@ def gateways(folder: Path) -> list[Gateway]:
     return [Gateway(folder, port, "a"), Gateway(folder, port + 2, "b")]
 
 
-async def reap(victims: Sequence[Any], load: Load, each: int, chance: random.Random) -> Counter[str]:
+async def reap(victims: Sequence[Victim], load: Load, each: int, chance: random.Random) -> Counter[str]:
     """Kills each so many times, at any moment of the load and for any time, also several at once: how often."""
     kills: Counter[str] = Counter()
 
-    async def again_and_again(victim: Any) -> None:
+    async def again_and_again(victim: Victim) -> None:
         for goal in sorted(chance.randrange(load.calls // 20, load.calls * 19 // 20) for _ in range(each)):
             await load.until(goal)
             await victim.kill()

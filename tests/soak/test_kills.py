@@ -56,7 +56,11 @@ class Story:
 
     async def run(self, server: postgres.Postgres | None) -> None:
         redis = self.redis
-        victims: list[Any] = [*self.gateways, fleet.Redis(redis), *([fleet.Database(server)] if server else [])]
+        victims: list[fleet.Victim] = [
+            *self.gateways,
+            fleet.Redis(redis),
+            *([fleet.Database(server)] if server else []),
+        ]
         async with clouds.running(self.folder) as (control, facts):
             self.record = clouds.Record(control, CALLS)
             self._write(facts, redis.url)
@@ -72,7 +76,7 @@ class Story:
         said = {"ledger": self.ledger, "redis": redis, "ample": fleet.AMPLE, "tight_usd": usd(TIGHT_NANO)}
         (self.folder / "arriero.yaml").write_text(fleet.CONFIG.format(**facts, **said))
 
-    async def _serve(self, victims: list[Any]) -> None:
+    async def _serve(self, victims: list[fleet.Victim]) -> None:
         await asyncio.gather(*(gateway.start() for gateway in self.gateways))
         following = asyncio.create_task(self.record.follow())
         reaping = asyncio.create_task(fleet.reap(victims, self.load, EACH, random.Random(7)))
@@ -112,6 +116,7 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled(kind: str, tmp_path: Path
     print(f"{kind}: {CALLS} calls in {took_s:.0f} s, killed {dict(story.kills)}")
     print(f"  {found}; { ({key: dict(counts) for key, counts in story.load.statuses.items()}) }")
     print(f"  counted in Redis {story.counted}, in the ledger {dict(found.by_key)}; tight may have {TIGHT_NANO}")
+    assert set(story.kills.values()) == {EACH}
     assert not unequal
     assert (found.lost, found.doubled, found.wrong) == (0, 0, 0)
     assert found.nano == found.clouds_nano
