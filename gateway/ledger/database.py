@@ -7,7 +7,6 @@ Rule 3. A connection is used by one thread at a time; nothing here is called in 
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -66,21 +65,8 @@ class Sqlite:
     def __init__(self, path: str) -> None:
         with _sqlite_errors():
             self._connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._write_ahead()
-
-    def _write_ahead(self) -> None:
-        """SQLite does not wait by itself for others that turn a new file to this mode at the same moment."""
-        deadline = time.monotonic() + WAIT_S
-        while True:
-            try:
-                self.rows("PRAGMA journal_mode=WAL")
-                return
-            except Away as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    self._connection.close()
-                    raise
-                time.sleep(0.01)
 
     def execute(self, sql: str, values: Values = ()) -> int:
         with _sqlite_errors():

@@ -1,6 +1,5 @@
 """The ledger's tables come by themselves, once, whoever starts first; a newer ledger is left alone."""
 
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,22 +42,6 @@ def test_replicas_that_start_together_run_each_version_once(at: Place) -> None:
     with ThreadPoolExecutor(TOGETHER) as pool:
         had = sorted(pool.map(start, range(TOGETHER)))
     assert had == [0] + [len(MIGRATIONS)] * (TOGETHER - 1)
-
-
-def test_a_new_file_that_somebody_just_writes_to_is_waited_for(tmp_path: Path) -> None:
-    """SQLite answers at once that it is locked when it is to be turned to WAL, whatever its timeout."""
-    at = place("sqlite:///new.db", tmp_path)
-    first = sqlite3.connect(at.address, isolation_level=None, check_same_thread=False)
-    first.execute("CREATE TABLE t (x)")
-    first.execute("BEGIN IMMEDIATE")
-    first.execute("INSERT INTO t VALUES (1)")
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(connect, at)
-        with pytest.raises(TimeoutError):
-            waiting.result(0.1)
-        first.execute("COMMIT")
-        waiting.result(10).close()
-    first.close()
 
 
 def test_a_version_that_fails_half_way_leaves_nothing(at: Place) -> None:
