@@ -7,8 +7,8 @@ Rule 2. A call is counted in the period in which it was reserved, however long i
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.limits.buckets import DAY_S, Bucket, Purse, Rate, Rule, Slots, period
-from gateway.limits.terms import Terms
+from gateway.limits.buckets import DAY_S, MINUTE_US, Bucket, Purse, Rate, Rule, Slots, period, rate_us
+from gateway.limits.terms import Amounts, Terms
 
 TERMS_MOST = 10_000
 """Keys at routes whose counters are at hand; beyond that they are looked up again."""
@@ -22,27 +22,84 @@ class Reading(NamedTuple):
     held: int = 0
 
 
+class Counters:
+    """What terms count by on that day: in the order of their rules, and kind by kind. `unknown` are purses of which the
+    ledger was not asked yet, or did not answer."""
+
+    __slots__ = ("buckets", "day", "hard", "rates", "requests", "slots", "soft", "tokens", "unknown")
+
+    def __init__(self, day: float, terms: Terms, buckets: Sequence[Bucket]) -> None:
+        self.day, self.buckets = day, buckets
+        kinds = [(rule.kind, bucket) for rule, bucket in zip(terms.rules, buckets, strict=True)]
+        self.requests = [bucket for kind, bucket in kinds if kind == "rpm" and isinstance(bucket, Rate)]
+        self.tokens = [bucket for kind, bucket in kinds if kind == "tpm" and isinstance(bucket, Rate)]
+        self.rates = self.requests + self.tokens
+        self.slots = [bucket for bucket in buckets if isinstance(bucket, Slots)]
+        purses = [(rule, b) for rule, b in zip(terms.rules, buckets, strict=True) if isinstance(b, Purse)]
+        self.hard = [purse for _, purse in purses if purse.hard]
+        self.soft = [purse for _, purse in purses if not purse.hard]
+        self.unknown = [(rule, purse) for rule, purse in purses if not purse.known]
+
+    def take(self, wanted: Amounts, now_us: int) -> Sequence[int] | None:
+        """Counts a call in all of them: when its rates will have given it back. None: one has no room for it.
+
+        One law for each kind, written out: it is most of what limits cost a call."""
+        marks, last_us = [], now_us + MINUTE_US
+        for rates, amount in ((self.requests, 1), (self.tokens, wanted.tokens)):
+            for rate in rates:
+                mark = (rate.tat_us if rate.tat_us > now_us else now_us) + rate_us(amount, rate.limit)
+                if mark > last_us:
+                    return None
+                marks.append(mark)
+        for slots in self.slots:
+            if slots.held >= slots.limit:
+                return None
+        for purse in self.hard:
+            if purse.limit - purse.spent - purse.held < wanted.most_nano:
+                return None
+        for purse in self.soft:
+            if purse.limit - purse.spent - purse.held <= 0:
+                return None
+        self._count(wanted, marks)
+        return marks
+
+    def _count(self, wanted: Amounts, marks: Sequence[int]) -> None:
+        """There is room in all of them."""
+        for rate, mark in zip(self.rates, marks, strict=True):
+            rate.tat_us = mark
+        for slots in self.slots:
+            slots.held += 1
+        for purse in self.hard:
+            purse.held += wanted.most_nano
+        for purse in self.soft:
+            purse.held += wanted.expected_nano
+
+    def settle(self, wanted: Amounts, marks: Sequence[int], actual: tuple[int, int], now_us: int) -> None:
+        """Puts the truth, tokens and nano-dollars, in place of what was taken; a request stays one."""
+        tokens, nano = actual
+        if tokens != wanted.tokens:
+            for rate, mark in zip(self.tokens, marks[len(self.requests) :], strict=True):
+                rate.correct(wanted.tokens, tokens, mark, now_us)
+        for slots in self.slots:
+            slots.held -= 1
+        for purses, amount in ((self.hard, wanted.most_nano), (self.soft, wanted.expected_nano)):
+            for purse in purses:
+                purse.held -= amount
+                purse.spent += nano
+
+
 class Verdict(NamedTuple):
     """Whether all may be taken: `refused` is the place of the rule that has to wait longest, None when there is none.
-    `buckets` are the counters of the rules in their order, as they are after that."""
+    `counters` are as they are after that."""
 
     refused: int | None
     wait_us: int
-    buckets: Sequence[Bucket]
+    counters: Counters
     now_us: int
 
     def reading(self, place: int) -> Reading:
-        bucket = self.buckets[place]
+        bucket = self.counters.buckets[place]
         return Reading(bucket.left(self.now_us), bucket.reset_us(self.now_us), bucket.held)
-
-
-class Counters(NamedTuple):
-    """What terms count by on that day, in the order of their rules; `unknown` are purses of which the ledger was not
-    asked yet, or did not answer."""
-
-    day: float
-    buckets: Sequence[Bucket]
-    unknown: list[tuple[Rule, Purse]]
 
 
 class Book:
@@ -53,7 +110,7 @@ class Book:
         self._buckets: dict[str, Rate | Slots] = {}
         self._purses: dict[str, tuple[str, Rule, Purse]] = {}
         self._counters: dict[Terms, Counters] = {}
-        self._open: dict[str, tuple[Sequence[Bucket], Sequence[int], Sequence[int]]] = {}
+        self._open: dict[str, tuple[Counters, Amounts, Sequence[int]]] = {}
         self._day = -1.0
         self._labels: Mapping[str, str] = {}
 
@@ -63,34 +120,24 @@ class Book:
     def now_us(self) -> int:
         return int(self._clock() * 1e6)
 
-    def reserve(self, id_: str, counters: Counters, amounts: Sequence[int]) -> Verdict:
+    def reserve(self, id_: str, terms: Terms, wanted: Amounts) -> Verdict:
         """Takes all that is asked, or nothing."""
-        now_us, buckets = self.now_us(), counters.buckets
-        marks: list[int] = []
-        for bucket, amount in zip(buckets, amounts, strict=True):
-            mark = bucket.take(amount, now_us)
-            if mark is None:
-                return self._refused(buckets, amounts, marks, now_us)
-            marks.append(mark)
-        self._open[id_] = buckets, amounts, marks
-        return Verdict(None, 0, buckets, now_us)
+        now_us, counters = self.now_us(), self.counters(terms)
+        marks = counters.take(wanted, now_us)
+        if marks is None:
+            asked = zip(counters.buckets, terms.reserving(wanted), strict=True)
+            waits = [bucket.wait_us(amount, now_us) for bucket, amount in asked]
+            return Verdict(waits.index(max(waits)), max(waits), counters, now_us)
+        self._open[id_] = counters, wanted, marks
+        return Verdict(None, 0, counters, now_us)
 
-    def _refused(self, buckets: Sequence[Bucket], amounts: Sequence[int], marks: Sequence[int], now_us: int) -> Verdict:
-        """Gives back what was taken before one had no room; who has to wait longest is the one that refuses."""
-        for bucket, amount, mark in zip(buckets, amounts, marks, strict=False):
-            bucket.settle(amount, 0, mark, now_us)
-        waits = [bucket.wait_us(amount, now_us) for bucket, amount in zip(buckets, amounts, strict=True)]
-        longest = max(waits)
-        return Verdict(waits.index(longest), longest, buckets, now_us)
-
-    def settle(self, id_: str, actuals: Sequence[int]) -> bool:
+    def settle(self, id_: str, tokens: int, nano: int) -> bool:
         """Puts the truth in place of what was reserved; False when that was done already, or nothing was reserved."""
         held = self._open.pop(id_, None)
         if held is None:
             return False
-        now_us = self.now_us()
-        for bucket, taken, mark, actual in zip(*held, actuals, strict=True):
-            bucket.settle(taken, actual, mark, now_us)
+        counters, wanted, marks = held
+        counters.settle(wanted, marks, (tokens, nano), self.now_us())
         return True
 
     def counters(self, terms: Terms) -> Counters:
@@ -99,10 +146,8 @@ class Book:
         if found is None or found.day != self.today():
             if len(self._counters) >= TERMS_MOST:
                 self._counters.clear()
-            buckets = [self.bucket(rule) for rule in terms.rules]
-            purses = [(rule, self.purse(rule)) for rule in terms.rules if rule.kind == "budget"]
-            unknown = [(rule, purse) for rule, purse in purses if not purse.known]
-            found = self._counters[terms] = Counters(self._day, buckets, unknown)
+            found = Counters(self._day, terms, [self.bucket(rule) for rule in terms.rules])
+            self._counters[terms] = found
         return found
 
     def bucket(self, rule: Rule) -> Bucket:

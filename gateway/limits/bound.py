@@ -67,7 +67,9 @@ def most_prompt_tokens(call: Call) -> int:
 def cap(call: Call, plan: Sequence[Candidate]) -> int:
     """The most output tokens of a choice: what the body says, the larger of two; else what each deployment can give."""
     if call.max_output_tokens is not None:
-        return max([call.max_output_tokens, *[_said(call, name) for name in _LIMITS if name in call.fields]])
+        if _LIMITS[0] in call.fields and _LIMITS[1] in call.fields:
+            return max(call.max_output_tokens, *[_said(call, name) for name in _LIMITS])
+        return call.max_output_tokens
     return min(_most_output(call, candidate) for candidate in plan)
 
 

@@ -1,7 +1,6 @@
 """What limits count by: rates (GCRA), calls at once, money. Whole numbers, no clock, no I/O; rules.py says whose.
 
-Rule 1. `take` counts an upper bound or an estimate, where there is room; `settle` puts the truth in its place, as if it
-        had been counted from the start; `wait_us` looks and changes nothing.
+Rule 1. A bucket is a few numbers that say what is left of it; book.py takes of all buckets of a call together.
 Rule 2. lua/limits.lua is the same in Redis; tests/limits/test_both_books.py holds one to the other.
 """
 
@@ -17,8 +16,6 @@ DAY_S = 86_400
 NEVER_US = 2**52
 """A wait with no end: nothing but other calls' refunds can help."""
 
-Mark = int | None
-"""What a bucket wants to be told again when it is settled; None: there was no room, and nothing was taken."""
 Kind = Literal["rpm", "tpm", "concurrent", "budget"]
 Scope = Literal["key", "team", "route", "model"]
 """Whose limit it is; `model` is one key at one route."""
@@ -78,12 +75,6 @@ class Bucket(Protocol):
     limit: int
     held: int
 
-    def take(self, amount: int, now_us: int) -> Mark:
-        """Counts it where there is room for it."""
-
-    def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
-        """The truth instead of what was taken."""
-
     def wait_us(self, amount: int, now_us: int) -> int:
         """After how long there may be room for it; 0 where there is some."""
 
@@ -103,18 +94,11 @@ class Rate:
     def __init__(self, limit: int) -> None:
         self.limit, self.tat_us = limit, 0
 
-    def take(self, amount: int, now_us: int) -> Mark:
-        mark = (self.tat_us if self.tat_us > now_us else now_us) + rate_us(amount, self.limit)
-        if mark > now_us + MINUTE_US:
-            return None
-        self.tat_us = mark
-        return mark
-
-    def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
-        """What time has given back already is not given back again: `mark` is when the last of it would be."""
-        if actual != taken:
-            began = mark - rate_us(taken, self.limit)
-            self.tat_us += max(0, began + rate_us(actual, self.limit) - now_us) - max(0, mark - now_us)
+    def correct(self, taken: int, actual: int, mark: int, now_us: int) -> None:
+        """The truth instead of what was taken. What time has given back already is not given back again: `mark` is when
+        the last of it would be."""
+        began = mark - rate_us(taken, self.limit)
+        self.tat_us += max(0, began + rate_us(actual, self.limit) - now_us) - max(0, mark - now_us)
 
     def wait_us(self, amount: int, now_us: int) -> int:
         return max(0, max(self.tat_us, now_us) + rate_us(amount, self.limit) - MINUTE_US - now_us)
@@ -136,15 +120,6 @@ class Slots:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.held = limit, 0
-
-    def take(self, amount: int, now_us: int) -> Mark:
-        if self.held + amount > self.limit:
-            return None
-        self.held += amount
-        return 0
-
-    def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
-        self.held -= taken
 
     def wait_us(self, amount: int, now_us: int) -> int:
         return 0 if self.held + amount <= self.limit else NEVER_US
@@ -185,17 +160,6 @@ class Purse:
         if 0 < self.began < began:
             self.base = max(self.base, self.settled + self.charged)
         self.settled, self.charged, self.began = settled, charged, began
-
-    def take(self, amount: int, now_us: int) -> Mark:
-        left = self.limit - self.spent - self.held
-        if amount > left if self.hard else left <= 0:
-            return None
-        self.held += amount
-        return 0
-
-    def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
-        self.held -= taken
-        self.spent += actual
 
     def wait_us(self, amount: int, now_us: int) -> int:
         left = self.limit - self.spent - self.held

@@ -6,7 +6,7 @@ Rule 3. However a call ends its hold is settled: with what it used and cost, wit
 Rule 4. What can never pass is the caller's error (400); what may pass later is a 429 that says when.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from gateway.errors import Answerable, ArrieroError
@@ -35,17 +35,17 @@ class Times(NamedTuple):
 class Hold:
     """What one call has reserved. `headers` tell its caller what is left."""
 
-    __slots__ = ("_book", "_id", "_settled", "_terms", "headers")
+    __slots__ = ("_book", "_id", "_settled", "headers")
 
-    def __init__(self, book: Book | SharedBook, id_: str, terms: Terms, headers: Mapping[str, str]) -> None:
-        self._book, self._id, self._terms, self.headers = book, id_, terms, headers
+    def __init__(self, book: Book | SharedBook, id_: str, headers: Mapping[str, str]) -> None:
+        self._book, self._id, self.headers = book, id_, headers
         self._settled = False
 
     def settle(self, tokens: int, nano: int) -> None:
         """What the call really used and cost; any number of times, the first one counts."""
         if not self._settled:
             self._settled = True
-            self._book.settle(self._id, self._terms.settling(tokens, nano))
+            self._book.settle(self._id, tokens, nano)
 
 
 class Limiter:
@@ -71,24 +71,24 @@ class Limiter:
         wanted = amounts(decision.call, decision.order, terms)
         if wanted.tokens > terms.largest_tokens or wanted.most_nano > terms.largest_nano:
             raise self._never(terms, wanted)
-        asked, counters = terms.reserving(wanted), self.book.counters(terms)
+        counters = self.book.counters(terms)
         if counters.unknown and self._spent_since is not None:
             await self._remember(counters, self._spent_since)
         book: Book | SharedBook = self.book
         if self.shared is None:
-            verdict = self.book.reserve(decision.id, counters, asked)
+            verdict = self.book.reserve(decision.id, terms, wanted)
         else:
-            book, verdict = self.shared, await self._shared(self.shared, terms, decision, asked)
+            book, verdict = self.shared, await self._shared(self.shared, terms, decision, wanted)
         if verdict.refused is not None:
-            raise self._refused(terms.rules[verdict.refused], room.later(terms, asked, verdict, self._times.wall()))
+            raise self._refused(terms.rules[verdict.refused], room.later(terms, wanted, verdict, self._times.wall()))
         if terms.hard:
             decision.call = capped(decision.call, wanted.cap)
-        return Hold(book, decision.id, terms, room.headers(terms, verdict))
+        return Hold(book, decision.id, room.headers(terms, verdict))
 
-    async def _shared(self, shared: SharedBook, terms: Terms, decision: Decision, asked: Sequence[int]) -> Verdict:
+    async def _shared(self, shared: SharedBook, terms: Terms, decision: Decision, wanted: Amounts) -> Verdict:
         life_s = decision.call.deadline - self._times.clock()
         try:
-            return await shared.reserve(decision.id, terms, asked, life_s)
+            return await shared.reserve(decision.id, terms, wanted, life_s)
         except Unleased as error:
             raise self._refused(error.rule, room.unknown(error.rule)) from error
 

@@ -1,11 +1,11 @@
 """What a caller is told of its limits: OpenAI's `x-ratelimit-*` headers, and the error when there is no room."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from gateway.errors import ClientError, LimitError, ServiceError
 from gateway.limits.book import Reading, Verdict
 from gateway.limits.buckets import Rule, period_ends_in_s
-from gateway.limits.terms import Terms
+from gateway.limits.terms import Amounts, Terms
 from gateway.prices import usd
 
 UNITS: Mapping[str, str] = {"rpm": "requests", "tpm": "tokens"}
@@ -19,12 +19,14 @@ _HEADERS = {
 
 def headers(terms: Terms, verdict: Verdict) -> dict[str, str]:
     """For requests and for tokens the limit that has the least left. Source: OpenAI's guide to rate limits."""
-    found, buckets, now_us = {}, verdict.buckets, verdict.now_us
-    for kind, places in terms.rates:
-        least, place = min([(buckets[place].left(now_us), place) for place in places])
-        limited, remaining, reset = _HEADERS[kind]
-        found[limited], found[remaining] = terms.shown[place], str(least)
-        found[reset] = go_duration(buckets[place].reset_us(now_us))
+    found, now_us, counters = {}, verdict.now_us, verdict.counters
+    for kind, rates, shown in (("rpm", counters.requests, terms.requests), ("tpm", counters.tokens, terms.tokens)):
+        if rates:
+            lefts = [rate.left(now_us) for rate in rates]
+            at = lefts.index(min(lefts))
+            limited, remaining, reset = _HEADERS[kind]
+            found[limited], found[remaining] = shown[at], str(lefts[at])
+            found[reset] = go_duration(rates[at].reset_us(now_us))
     return found
 
 
@@ -54,19 +56,20 @@ def never(rule: Rule, amount: int) -> ClientError:
     return ClientError(400, "request_exceeds_limit", said, param="max_tokens")
 
 
-def later(terms: Terms, asked: Sequence[int], verdict: Verdict, wall_s: float) -> LimitError:
+def later(terms: Terms, wanted: Amounts, verdict: Verdict, wall_s: float) -> LimitError:
     """The answer to a call for which there is no room now."""
     place = verdict.refused or 0
     rule, reading, told = terms.rules[place], verdict.reading(place), headers(terms, verdict)
+    amount = terms.reserving(wanted)[place]
     if rule.kind == "budget":
-        return _over_budget(rule, asked[place], reading, told, wall_s)
+        return _over_budget(rule, amount, reading, told, wall_s)
     if rule.kind == "concurrent":
         said = f"{rule.shown} may have {rule.limit} calls at once and has them: wait until one of them ends."
         return LimitError(429, "rate_limit_exceeded", said, type_="requests", retry_after_s=1.0, headers=told)
     unit = UNITS[rule.kind]
     said = (
         f"{rule.shown} has reached its limit of {rule.limit} {unit} per minute: {reading.left} left, "
-        f"{asked[place]} requested. Please try again in {go_duration(verdict.wait_us)}."
+        f"{amount} requested. Please try again in {go_duration(verdict.wait_us)}."
     )
     wait_s = verdict.wait_us / 1e6
     return LimitError(429, "rate_limit_exceeded", said, type_=unit, retry_after_s=wait_s, headers=told)

@@ -19,7 +19,7 @@ from gateway.limits.eviction import Eviction
 from gateway.limits.outage import Outage
 from gateway.limits.shares import KEEP_S, Life, Share, name, numbers, reserving, settling, shares
 from gateway.limits.store import BATCH, LIBRARY, Command, Store, StoreError
-from gateway.limits.terms import Terms
+from gateway.limits.terms import Amounts, Terms
 
 GRACE_S = 60.0
 """How long after a call's deadline Redis waits to hear how it ended."""
@@ -43,7 +43,7 @@ class Open(NamedTuple):
     """A reservation that this process made."""
 
     terms: Terms
-    amounts: Sequence[int]
+    wanted: Amounts
     shares: Sequence[Share]
     until: float
 
@@ -92,9 +92,9 @@ class SharedBook:
         """Settlements that Redis has not confirmed."""
         return len(self._unsettled)
 
-    async def reserve(self, id_: str, terms: Terms, amounts: Sequence[int], life_s: float) -> Verdict:
+    async def reserve(self, id_: str, terms: Terms, wanted: Amounts, life_s: float) -> Verdict:
         """Takes all that is asked, or nothing. Raises Unleased."""
-        opened = Open(terms, amounts, self._shares_of(terms), self._clock() + life_s + GRACE_S)
+        opened = Open(terms, wanted, self._shares_of(terms), self._clock() + life_s + GRACE_S)
         if self._outage.away:
             verdict = self._without(id_, opened)
             if verdict.refused is None:
@@ -133,29 +133,27 @@ class SharedBook:
 
     def _drop(self, id_: str, opened: Open) -> None:
         """Gives back whatever may have been reserved of a call that does not take place."""
-        zeros = [0] * len(opened.amounts)
-        self._book.settle(id_, zeros)
-        self._tell(Unsettled(id_, opened.shares, zeros))
+        self._tell(Unsettled(id_, opened.shares, [0] * len(opened.terms.rules)))
 
-    def settle(self, id_: str, actuals: Sequence[int]) -> bool:
+    def settle(self, id_: str, tokens: int, nano: int) -> bool:
         """Never waits. False when that was done already."""
         opened = self._open.pop(id_, None)
         if opened is None:
             return False
-        self._book.settle(id_, actuals)
-        self._tell(Unsettled(id_, opened.shares, actuals))
+        self._book.settle(id_, tokens, nano)
+        self._tell(Unsettled(id_, opened.shares, opened.terms.settling(tokens, nano)))
         return True
 
     def _without(self, id_: str, opened: Open) -> Verdict:
         """What this process may admit alone."""
         fresh = self._clock() < self._heard + LEASE_S
-        asked = [(rule, amount) for rule, amount in zip(opened.terms.rules, opened.amounts, strict=True) if rule.hard]
-        for rule, amount in asked:
+        hard, amount = [rule for rule in opened.terms.rules if rule.hard], opened.wanted.most_nano
+        for rule in hard:
             if not (fresh and amount <= self._leases.get(name(rule, self._book), 0)):
                 raise Unleased(rule)
-        verdict = self._book.reserve(id_, self._book.counters(opened.terms), opened.amounts)
+        verdict = self._book.reserve(id_, opened.terms, opened.wanted)
         if verdict.refused is None:
-            for rule, amount in asked:
+            for rule in hard:
                 self._leases[name(rule, self._book)] -= amount
         return verdict
 
@@ -170,7 +168,9 @@ class SharedBook:
         return found
 
     def _reserving(self, id_: str, opened: Open, share: Share, *, force: bool = False) -> Command:
-        return reserving(id_, share, opened.amounts, Life(opened.until - self._clock(), force), self._book)
+        return reserving(
+            id_, share, opened.terms.reserving(opened.wanted), Life(opened.until - self._clock(), force), self._book
+        )
 
     def _read(self, opened: Open, replies: Sequence[Sequence[int]]) -> Verdict:
         """The replies to a reservation; what they say is seen by the book of this process too."""
@@ -185,7 +185,7 @@ class SharedBook:
                     lost |= self._see(rule, found[4 * at : 4 * at + 4])
         if lost:
             self._restore()
-        return Verdict(refused, longest, self._book.counters(opened.terms).buckets, self._book.now_us())
+        return Verdict(refused, longest, self._book.counters(opened.terms), self._book.now_us())
 
     def _see(self, rule: Rule, found: Sequence[int]) -> bool:
         """Takes over what Redis counted; True for a budget that is counted anew since it was last seen."""

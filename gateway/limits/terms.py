@@ -17,9 +17,10 @@ class Amounts(NamedTuple):
 
 
 class Terms:
-    """The rules of a key at a route. Counters are kept by them, so they are equal only to themselves."""
+    """The rules of a key at a route. Counters are kept by them, so they are equal only to themselves. `requests` and
+    `tokens` are the limits of rates as callers are told them."""
 
-    __slots__ = ("_places", "expects", "hard", "largest_nano", "largest_tokens", "rates", "rules", "shown")
+    __slots__ = ("_places", "expects", "hard", "largest_nano", "largest_tokens", "requests", "rules", "tokens")
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
@@ -28,9 +29,9 @@ class Terms:
         self.expects = any(not rule.hard for rule in budgets)
         self.largest_tokens = min((rule.limit for rule in rules if rule.kind == "tpm"), default=NEVER_US)
         self.largest_nano = min((rule.limit for rule in budgets if rule.hard), default=NEVER_US)
-        places = [(kind, [i for i, rule in enumerate(rules) if rule.kind == kind]) for kind in ("rpm", "tpm")]
-        self.rates = [(kind, found) for kind, found in places if found]
-        self.shown = [str(rule.limit) for rule in rules]
+        self.requests, self.tokens = (
+            [str(rule.limit) for rule in rules if rule.kind == kind] for kind in ("rpm", "tpm")
+        )
         self._places = [_place(rule) for rule in rules]
 
     def reserving(self, wanted: Amounts) -> Sequence[int]:

@@ -14,12 +14,12 @@ from hypothesis import given, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from gateway.limits.book import Book, Verdict
-from gateway.limits.buckets import MINUTE_US, Rate, Rule, rate_us
+from gateway.limits.buckets import MINUTE_US, Rule, rate_us
 from gateway.limits.outage import Outage
 from gateway.limits.redis_url import place
 from gateway.limits.shared_book import SharedBook
 from gateway.limits.store import Store
-from gateway.limits.terms import Terms
+from gateway.limits.terms import Amounts, Terms
 from gateway.limits.wires import wire
 from gateway.log import Log
 from gateway.tally import Count
@@ -69,8 +69,13 @@ def redis(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redi
 
 def read(verdict: Verdict) -> list[tuple[int, int]]:
     """What is left of each limit, and what open calls hold of it."""
-    readings = [verdict.reading(place) for place in range(len(verdict.buckets))]
+    readings = [verdict.reading(place) for place in range(len(verdict.counters.buckets))]
     return [(reading.left, reading.held) for reading in readings]
+
+
+def money(nano: int) -> Amounts:
+    """A call that costs as much at most as probably."""
+    return Amounts(0, nano, nano, 0)
 
 
 class Model(RuleBasedStateMachine):
@@ -99,11 +104,10 @@ class Model(RuleBasedStateMachine):
 
     @rule(amount=amounts, replica=strategies.integers(0, 1))
     def reserve(self, amount: int, replica: int) -> None:
-        amounts = [amount, amount, 1]
         self.next += 1
         id_ = f"call-{self.next}"
-        alone = self.alone.reserve(id_, self.alone.counters(TERMS), amounts)
-        shared = self.loop.run(self.shared[replica].reserve(id_, TERMS, amounts, 60.0))
+        alone = self.alone.reserve(id_, TERMS, money(amount))
+        shared = self.loop.run(self.shared[replica].reserve(id_, TERMS, money(amount), 60.0))
         left = 1000 - self.spent - self.held
         admitted = amount <= left and left > 0 and self.places < 5
         assert (alone.refused is None) == (shared.refused is None) == admitted
@@ -121,7 +125,7 @@ class Model(RuleBasedStateMachine):
         amount, replica = self.open_calls.pop(id_)
         actual = int(amount * share)
         for again in range(1 + twice):
-            assert self.alone.settle(id_, [actual, actual, 0]) == (not again)
+            assert self.alone.settle(id_, 0, actual) == (not again)
             self.loop.run(self.tell(replica, id_, actual))
         self.spent += actual
         self.held -= amount
@@ -150,7 +154,7 @@ class Model(RuleBasedStateMachine):
         for id_ in lost:
             amount, _ = self.open_calls.pop(id_)
             self.loop.run(self.redis.say("ZADD", "arriero:{t:k}:due", 0, id_))
-            assert self.alone.settle(id_, [amount, amount, 0])
+            assert self.alone.settle(id_, 0, amount)
             self.spent += amount
             self.held -= amount
             self.places -= 1
@@ -172,14 +176,14 @@ class Model(RuleBasedStateMachine):
         assert (money["m"], money["e"], money["h"]) == (self.spent, 0, self.held)
 
     async def touch(self, replica: int) -> None:
-        """A call that takes nothing."""
+        """A call that costs nothing, if there is a place for it."""
         self.next += 1
-        await self.shared[replica].reserve(f"touch-{self.next}", TERMS, [0, 0, 0], 60.0)
+        await self.shared[replica].reserve(f"touch-{self.next}", TERMS, money(0), 60.0)
         await self.settled(replica)
         await self.tell(replica, f"touch-{self.next}", 0)
 
     async def tell(self, replica: int, id_: str, actual: int) -> None:
-        self.shared[replica].settle(id_, [actual, actual, 0])
+        self.shared[replica].settle(id_, 0, actual)
         await self.settled(replica)
 
     async def settled(self, replica: int) -> None:
@@ -225,7 +229,7 @@ class Restarted(RuleBasedStateMachine):
     @rule(amount=amounts)
     def reserve(self, amount: int) -> None:
         self.next += 1
-        verdict = self.book.reserve(f"call-{self.next}", self.book.counters(TERMS), [amount, amount, 1])
+        verdict = self.book.reserve(f"call-{self.next}", TERMS, money(amount))
         left = 1000 - self.ledger - sum(self.open_calls.values())
         assert (verdict.refused is None) == (amount <= left and left > 0 and len(self.open_calls) < 5)
         if verdict.refused is None:
@@ -237,7 +241,7 @@ class Restarted(RuleBasedStateMachine):
             id_ = list(self.open_calls)[which % len(self.open_calls)]
             actual = int(self.open_calls.pop(id_) * share)
             for again in range(1 + twice):
-                assert self.book.settle(id_, [actual, actual, 0]) == (not again)
+                assert self.book.settle(id_, 0, actual) == (not again)
             self.ledger += actual
 
     @rule(share=strategies.floats(0, 1))
@@ -259,39 +263,45 @@ def test_a_process_that_dies_leaves_its_ledger_to_the_next():
     run_state_machine_as_test(Restarted, settings=settings(max_examples=100, deadline=None))
 
 
+def rate_of(limit: int) -> Terms:
+    return Terms((Rule("tpm", "key", "k", "k", limit),))
+
+
 class Alone(RuleBasedStateMachine):
     """Rates at a standing clock: what is settled is what is gone."""
 
     @initialize(limit=strategies.integers(1, 100_000))
     def begin(self, limit: int) -> None:
-        self.clock, self.limit = Clock(), limit
-        self.rate = Rate(limit)
-        self.open_calls: list[tuple[int, int]] = []
+        self.limit, self.terms, self.next = limit, rate_of(limit), 0
+        self.book = Book(Clock(), Clock())
+        self.open_calls: dict[str, int] = {}
         self.used_us = 0
-
-    def now_us(self) -> int:
-        return int(self.clock() * 1e6)
 
     @rule(share=strategies.floats(0, 1))
     def take(self, share: float) -> None:
         amount = max(1, int(self.limit * share))
-        wait = self.rate.wait_us(amount, self.now_us())
-        assert (wait == 0) == (self.used_us + rate_us(amount, self.limit) <= MINUTE_US)
-        if wait == 0:
-            self.open_calls.append((amount, self.rate.take(amount, self.now_us())))
+        self.next += 1
+        verdict = self.book.reserve(f"call-{self.next}", self.terms, Amounts(amount, 0, 0, 0))
+        assert (verdict.refused is None) == (self.used_us + rate_us(amount, self.limit) <= MINUTE_US)
+        if verdict.refused is None:
+            self.open_calls[f"call-{self.next}"] = amount
             self.used_us += rate_us(amount, self.limit)
+        else:
+            assert verdict.wait_us == self.used_us + rate_us(amount, self.limit) - MINUTE_US
 
     @rule(share=strategies.floats(0, 1), which=strategies.integers(0))
     def settle(self, share: float, which: int) -> None:
         if self.open_calls:
-            amount, mark = self.open_calls.pop(which % len(self.open_calls))
+            id_ = list(self.open_calls)[which % len(self.open_calls)]
+            amount = self.open_calls.pop(id_)
             actual = int(amount * share)
-            self.rate.settle(amount, actual, mark, self.now_us())
+            self.book.settle(id_, actual, 0)
             self.used_us += rate_us(actual, self.limit) - rate_us(amount, self.limit)
 
     @invariant()
     def what_is_gone_is_what_was_used(self) -> None:
-        assert self.rate.reset_us(self.now_us()) == self.used_us
+        (rate,) = self.book.counters(self.terms).tokens
+        assert rate.reset_us(self.book.now_us()) == self.used_us
 
 
 def test_rates_are_what_was_really_used():
@@ -304,12 +314,12 @@ def test_rates_are_what_was_really_used():
 )
 def test_no_minute_has_more_than_twice_the_limit(limit: int, calls: list[tuple[float, float]]):
     """A minute's worth at once, and what comes back in that minute."""
-    rate, clock, taken = Rate(limit), Clock(), []
-    for pause_s, share in calls:
+    clock, terms, taken = Clock(), rate_of(limit), []
+    book = Book(clock, clock)
+    for number, (pause_s, share) in enumerate(calls):
         clock.advance(pause_s)
         amount = max(1, int(limit * share))
-        if rate.wait_us(amount, int(clock() * 1e6)) == 0:
-            rate.take(amount, int(clock() * 1e6))
+        if book.reserve(f"call-{number}", terms, Amounts(amount, 0, 0, 0)).refused is None:
             taken.append((clock(), amount))
     for began, _ in taken:
         within = sum(amount for at, amount in taken if began <= at < began + 60)
