@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import load, machine, translated
+from bench import load, machine, translated, variants
 from bench.contender import Contender
 from bench.contenders import contenders
 from bench.contenders.nginx import Nginx
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         binaries = dict(pair.split("=", 1) for pair in arguments.binary)
         chosen, left_out = _present(contenders(ROOT, binaries), arguments.only)
-        lacking = load.missing() or Nginx().prepare()  # nginx is the upstream too
+        lacking = load.missing() or Nginx().prepare() or variants.missing()  # nginx is the upstream too
         if lacking or not chosen:
             raise RuntimeError(lacking or "; ".join(left_out))
         text = _measured(chosen, left_out, arguments)
@@ -68,9 +68,10 @@ def _measured(chosen: Sequence[Contender], left_out: Sequence[str], arguments: a
         run.streams()
         ours = next((contender for contender in chosen if contender.name == SUBJECT), None)
         translation = _translation(ours, run, Path(folder)) if ours else None
+        parts = variants.measure(ours.binary, ROOT, run) if ours else None
     versions = [f"{contender.name} {contender.version()}" for contender in chosen]
     conditions = Conditions(machine.description(), machine.commit(ROOT), versions, left_out)
-    return report(run, conditions, translation)
+    return report(run, conditions, translation, parts)
 
 
 def _translation(ours: Contender, run: Run, folder: Path) -> translated.Translation:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from bench.rounds import Run
 from bench.translated import Translation
+from bench.variants import PLAIN
 
 SUBJECT = "Arriero"
 SUBJECTS = (SUBJECT, "Arriero-no-ledger")
@@ -47,7 +48,7 @@ class Conditions(NamedTuple):
     left_out: Sequence[str]
 
 
-def report(run: Run, conditions: Conditions, translation: Translation | None) -> str:
+def report(run: Run, conditions: Conditions, translation: Translation | None, variants: Run | None) -> str:
     """The whole of RESULTS.md."""
     names = [contender.name for contender in run.chosen]
     parts = ["# Results of the bench", _conditions(run, conditions), _figures(run, names)]
@@ -55,6 +56,8 @@ def report(run: Run, conditions: Conditions, translation: Translation | None) ->
     parts += [_ratios(run, subject, peers) for subject in SUBJECTS if subject in names and peers]
     if translation is not None:
         parts.append(_translated(translation))
+    if variants is not None:
+        parts.append(_variants(variants))
     parts.append(_reading(run))
     return "\n\n".join(parts) + "\n"
 
@@ -118,6 +121,23 @@ def _translated(translation: Translation) -> str:
         f"{_table(heads, rows)}\n\nThe clouds of the sandbox, 1 KB calls on 8 connections and 50 streams; OCI's calls "
         f"are signed with RSA, of which one signature alone takes {translation.rsa_us:.0f} us here."
     )
+
+
+def _variants(run: Run) -> str:
+    """What a part costs, against the same gateway without it in the same rounds."""
+    rates, cpu = "plain_rate", "plain_cpu_us"
+    rows = [
+        [
+            contender.name,
+            f"{run.median(contender.name, rates):,.0f}",
+            f"{run.median(contender.name, rates) / run.median(PLAIN, rates):.2f} x",
+            f"{run.median(contender.name, cpu):.0f}",
+            f"{run.median(contender.name, cpu) - run.median(PLAIN, cpu):+.0f}",
+            contender.about,
+        ]
+        for contender in run.chosen
+    ]
+    return _table(["with", "req/s, c=32", "by plain", "CPU us/req", "us more", "what is on"], rows)
 
 
 def _reading(run: Run) -> str:

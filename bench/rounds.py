@@ -50,16 +50,23 @@ class Run:
 
     def plain(self, nginx: str) -> None:
         """Plain calls: 32 connections, one connection, long prompts on 8 connections."""
-        wrk = Wrk(self.cores.others, self.folder)
+        wrk, seconds = Wrk(self.cores.others, self.folder), self.plan.seconds
         chat, prompt = chat_body(CHAT_BYTES), chat_body(PROMPT_BYTES)
-        seconds = self.plan.seconds
+        with self.chats(nginx) as targets:
+            self._rounds("1 connection", targets, "single", lambda target: wrk.run(target, chat, 1, seconds))
+            self._rounds("540 KB prompts", targets, "large", lambda target: wrk.run(target, prompt, 8, seconds))
+
+    @contextlib.contextmanager
+    def chats(self, nginx: str) -> Iterator[list[Target]]:
+        """Plain calls on 32 connections; who was measured runs on until the block ends."""
+        wrk, seconds = Wrk(self.cores.others, self.folder), self.plan.seconds
+        chat = chat_body(CHAT_BYTES)
         upstream = upstreams.plain(nginx, self.folder / "plain", self.cores.others)
         with upstream as port, self._started(port, stream=False) as targets:
             for target in targets:
                 wrk.run(target, chat, 32, min(seconds, 2.0))  # caches filled, code specialised
             self._rounds("32 connections", targets, "plain", lambda target: wrk.run(target, chat, 32, seconds))
-            self._rounds("1 connection", targets, "single", lambda target: wrk.run(target, chat, 1, seconds))
-            self._rounds("540 KB prompts", targets, "large", lambda target: wrk.run(target, prompt, 8, seconds))
+            yield targets
 
     def streams(self) -> None:
         """Streams at once, an event of each every 20 ms."""

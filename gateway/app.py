@@ -121,12 +121,13 @@ class Gateway:
         return Parts(fleet, keyring, dispatcher, settlement, self.live, limiter)
 
     async def start(self) -> None:
+        if self._shared is not None:
+            await self._shared.start()
         if self.ledger is not None:
             await self.ledger.start()
         await self.issued.start()
         await self.fleet.accounts.start()
         if self._shared is not None and self.gossip is not None:
-            await self._shared.start()
             self._gossiping = asyncio.create_task(self.gossip.run(self._shared))
         self.fleet.watch()
         if self._telemetry is not None:

@@ -103,8 +103,18 @@ class Metrics:
             family.forget(was, known)
 
     def text(self) -> bytes:
-        """The page that Prometheus reads."""
-        return generate_latest(self.registry)
+        """The page that Prometheus reads, piece by piece: one large piece would hold up the loop also from a thread."""
+        return b"".join([generate_latest(_One(metric)) for metric in self.registry.collect()])
+
+
+class _One(Collector):
+    """A metric as prometheus_client wants to have it."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterable[Metric]:
+        return [self._metric]
 
 
 class Bound:
@@ -158,6 +168,6 @@ class Deployments(Collector):
         now = self.clock()
         for name, text, read in READINGS:
             family = GaugeMetricFamily(name, text, labels=("route", "deployment"))
-            for labels, facts in self.lanes.items():
+            for labels, facts in list(self.lanes.items()):
                 family.add_metric(labels, read(facts, now))
             yield family

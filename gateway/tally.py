@@ -1,4 +1,6 @@
-"""Counters and histograms of one event loop: no locks and no lookups on the way; prometheus_client writes them down."""
+"""Counters and histograms of one event loop: no locks and no lookups on the way.
+
+prometheus_client writes them down, in a thread that may look while they change."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -87,7 +89,7 @@ class Counter(Family[Count]):
 
     def collect(self) -> Iterable[Metric]:
         family = CounterMetricFamily(self.name, self.text, labels=self.names)
-        for values, count in self.series.items():
+        for values, count in list(self.series.items()):
             family.add_metric(values, count.value)
         return [family]
 
@@ -100,6 +102,6 @@ class Histogram(Family[Spread]):
 
     def collect(self) -> Iterable[Metric]:
         family = HistogramMetricFamily(self.name, self.text, labels=self.names)
-        for values, spread in self.series.items():
+        for values, spread in list(self.series.items()):
             family.add_metric(values, spread.buckets(), spread.sum)
         return [family]

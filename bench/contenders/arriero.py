@@ -3,8 +3,9 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.contender import KEY, MODEL, Place
 
@@ -12,11 +13,16 @@ DEPLOYMENTS = 8
 OTHER_KEYS = 50
 
 
-class Arriero:
-    """This checkout, by the `arriero` beside the running Python; another one by path."""
+Document = dict[str, Any]
 
-    def __init__(self, root: Path, name: str = "Arriero", ledger: str = "SQLite") -> None:
-        self.name, self._root, self._ledger = name, root, ledger
+
+class Arriero:
+    """This checkout, by the `arriero` beside the running Python; another one by path. `more` adds to its config."""
+
+    def __init__(
+        self, root: Path, name: str = "Arriero", ledger: str = "SQLite", more: Callable[[Document], None] | None = None
+    ) -> None:
+        self.name, self.root, self._ledger, self._more = name, root, ledger, more
         self.about = (
             f"key, {DEPLOYMENTS} deployments through 5 policies, metrics, decisions, access lines, ledger: {ledger}"
         )
@@ -27,13 +33,14 @@ class Arriero:
 
     def version(self) -> str:
         asked = ["git", "describe", "--always", "--dirty"]
-        return subprocess.run(asked, cwd=self._root, capture_output=True, text=True).stdout.strip() or "unknown"
+        return subprocess.run(asked, cwd=self.root, capture_output=True, text=True).stdout.strip() or "unknown"
 
     def command(self, place: Place) -> Sequence[str]:
         config = place.folder / "arriero.yaml"
-        config.write_text(
-            json.dumps(document(place.upstream_port) | {"store": {"ledger": self._url(place)}})
-        )  # JSON is YAML
+        said = document(place.upstream_port) | {"store": {"ledger": self._url(place)}}
+        if self._more is not None:
+            self._more(said)
+        config.write_text(json.dumps(said))  # JSON is YAML
         ports = ["--port", str(place.port), "--admin-port", str(place.spare_port)]
         return [self.binary, "serve", "--config", str(config), *ports]
 
@@ -41,7 +48,7 @@ class Arriero:
         return "none" if self._ledger == "none" else f"sqlite:///{place.folder}/arriero.db"
 
 
-def document(upstream_port: int) -> dict[str, object]:
+def document(upstream_port: int) -> Document:
     """The config: deployments that differ in price, all of them at the same upstream."""
     names = [f"cloud-{i}" for i in range(DEPLOYMENTS)]
     providers = {

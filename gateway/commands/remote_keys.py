@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -96,7 +97,7 @@ def _cell(name: str, value: Any) -> str:
     if name == "limits":
         return ",".join(f"{kind}={limit}" for kind, limit in value.items() if isinstance(limit, int)) or "by route"
     if name == "budget":
-        return f"{value['usd']}/{value['per']}" + (":hard" if value["hard"] else "")
+        return f"{Decimal(value['usd']):f}/{value['per']}" + (":hard" if value["hard"] else "")
     return ",".join(value) if isinstance(value, list) else str(value)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from gateway.ledger.reports import Period, Saved, Spent, total
 from gateway.prices import usd
 
+NAMES = ("name", "baseline")
+"""The words of a line that are not numbers."""
 CENT = 10_000_000
 """Of a US dollar, in nano-dollars."""
 
@@ -70,13 +72,15 @@ def to_csv(found: Mapping[str, Any]) -> str:
     if found["lines"]:
         writer = csv.DictWriter(out, list(found["lines"][0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({word: _cell(value) for word, value in line.items()} for line in found["lines"])
+        writer.writerows(
+            {word: _cell(value) if word in NAMES else value for word, value in line.items()} for line in found["lines"]
+        )
     return out.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def _cell(name: str) -> str:
     """Names come from configs and clouds: none may be a formula in a spreadsheet."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") and len(value) > 1 else value
+    return f"'{name}" if name[:1] in ("=", "+", "-", "@") and len(name) > 1 else name
 
 
 def spend_text(found: Mapping[str, Any]) -> str:
@@ -105,12 +109,17 @@ def savings_text(found: Mapping[str, Any]) -> str:
     for line in found["lines"]:
         lines += [
             f"{line['calls']:,} calls {_when(found)}",
-            f"  at {line['baseline']:<20} ${line['baseline_usd']}",
-            f"  as it went {'':<12} ${line['spent_usd']}",
-            f"  saved {'':<17} ${line['saved_usd']}  ({line['saved_share']:.1%})",
+            f"  at {line['baseline']:<20} {_dollars(line['baseline_usd'])}",
+            f"  as it went {'':<12} {_dollars(line['spent_usd'])}",
+            f"  saved {'':<17} {_dollars(line['saved_usd'])}  ({line['saved_share']:.1%})",
             f"  estimated: {line['estimated_share']:.1%} of what was spent; the rest is what the clouds counted",
         ]
     return "\n".join(lines)
+
+
+def _dollars(usd_: str) -> str:
+    """With the sign in front: what went elsewhere may have cost more than the baseline."""
+    return f"-${usd_[1:]}" if usd_.startswith("-") else f"${usd_}"
 
 
 def _when(found: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The admin port: decisions, dry runs, what is known of each deployment, metrics. Never on the public port."""
 
+import asyncio
 import math
 from typing import Annotated, Any
 
@@ -25,7 +26,8 @@ def add_routes(
 
     @app.get("/metrics")
     async def read_metrics() -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        text = await asyncio.to_thread(metrics.text)  # of many deployments it takes a while, which calls need not wait
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/admin/decisions", dependencies=[may_read])
     async def latest(count: Annotated[int, Query(ge=1, le=1000)] = 20) -> JSONResponse:

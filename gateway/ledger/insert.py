@@ -1,6 +1,6 @@
 """Lines of the journal into the tables, many rows a statement, idempotent.
 
-Rule 1. A row that is there stays as it is: any line may come any number of times, from any process.
+Rule 1. A row that is there stays as it is, with its attempts: any line may come any number of times, from any process.
 Rule 2. A line that no database will ever take is set aside, and the others go on.
 Rule 3. A statement takes as many rows as it can: each one is a chance for the event loop to keep us waiting.
 """
@@ -35,7 +35,8 @@ def insert(database: Database, lines: Sequence[bytes]) -> None:
     """Puts the lines into both tables, all or none. Raises Away, or Rejected when one of them is no good."""
     many = _sqlite if database.kind == "sqlite" else _postgres
     with database.transaction():
-        many(database, lines)
+        if many(database, lines) < len(lines):
+            _trim(database, lines)
 
 
 def insert_each(database: Database, lines: Sequence[bytes], set_aside: Callable[[bytes, str], None]) -> int:
@@ -50,8 +51,18 @@ def insert_each(database: Database, lines: Sequence[bytes], set_aside: Callable[
     return rejected
 
 
-def _sqlite(database: Database, lines: Sequence[bytes]) -> None:
-    """Taken apart here: SQLite reads JSON slowly."""
+def _trim(database: Database, lines: Sequence[bytes]) -> None:
+    """Some calls were there: what a second line of them told of more attempts than the first goes again."""
+    ids = [_decode(line)[0][0] for line in lines]
+    more = "n > (SELECT attempts FROM arriero_calls WHERE id = call_id)"
+    for start in range(0, len(ids), SQLITE_ROWS):
+        part = ids[start : start + SQLITE_ROWS]
+        listed = ", ".join("?" * len(part))
+        database.execute(f"DELETE FROM arriero_attempts WHERE call_id IN ({listed}) AND {more}", part)  # noqa: S608
+
+
+def _sqlite(database: Database, lines: Sequence[bytes]) -> int:
+    """Taken apart here: SQLite reads JSON slowly. How many calls were not there."""
     calls: list[Row] = []
     attempts: list[Row] = []
     try:
@@ -61,10 +72,13 @@ def _sqlite(database: Database, lines: Sequence[bytes]) -> None:
             attempts += [_texts(attempt, _JSON_OF_ATTEMPT) for attempt in tries]
     except msgspec.DecodeError as error:
         raise Rejected(f"not a line of a journal: {error}") from error
+    counts = []
     for table, columns, key, rows in ((*_CALLS, calls), (*_ATTEMPTS, attempts)):
         for start in range(0, len(rows), SQLITE_ROWS):
             part = rows[start : start + SQLITE_ROWS]
-            database.execute(_values(table, columns, key, len(part)), [value for row in part for value in row])
+            values = [value for row in part for value in row]
+            counts.append((table, database.execute(_values(table, columns, key, len(part)), values)))
+    return sum(count for table, count in counts if table == _CALLS[0])
 
 
 def _texts(row: Row, places: Sequence[int]) -> Row:
@@ -81,11 +95,12 @@ def _values(table: str, columns: Columns, key: str, count: int) -> str:
     return _insert(table, columns, f"VALUES {', '.join([row] * count)}", key)
 
 
-def _postgres(database: Database, lines: Sequence[bytes]) -> None:
-    """Taken apart by the server: PostgreSQL reads JSON fast, and the driver writes values slowly."""
+def _postgres(database: Database, lines: Sequence[bytes]) -> int:
+    """Taken apart by the server: PostgreSQL reads JSON fast, and the driver writes values slowly. How many calls were
+    not there."""
     text = b"[%b]" % b",".join(lines)
-    for statement in _POSTGRES:
-        database.execute(statement, (text.decode(),))
+    new, _ = [database.execute(statement, (text.decode(),)) for statement in _POSTGRES]
+    return new
 
 
 def _picked(table: str, columns: Columns, key: str, source: str) -> str:

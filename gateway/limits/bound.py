@@ -4,10 +4,10 @@ Rule 1. The most is never passed by a cloud that keeps to `max_tokens`: a token 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 
+from gateway.limits.terms import Amounts, Terms
 from gateway.peek import BYTES_PER_TOKEN, rewrite, spans, uncounted
 from gateway.types import Call, Candidate
 
@@ -24,14 +24,6 @@ USUAL_MOST_TOKENS = 4096
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-class Amounts(NamedTuple):
-    """What a call takes of limits: tokens as it will probably use them, nano-dollars at most and probably."""
-
-    tokens: int
-    most_nano: int
-    expected_nano: int
-
-
 def expected_tokens(call: Call) -> int:
     """Prompt and output; what was asked for where that was said, else what this route and key usually get."""
     most = call.max_output_tokens
@@ -40,25 +32,29 @@ def expected_tokens(call: Call) -> int:
     return call.prompt_tokens + (call.expected_output_tokens if most is None else most * call.choices)
 
 
-def amounts(call: Call, plan: Sequence[Candidate]) -> Amounts:
-    """At the dearest deployment that the plan may reach."""
-    output = 0 if call.endpoint == "embeddings" else cap(call, plan) * max(call.choices, _said(call, "best_of"))
-    prompt = most_prompt_tokens(call)
-    return Amounts(
-        expected_tokens(call),
-        max(_cost(candidate, prompt, output, prompt, output * TOKEN_CHARACTERS) for candidate in plan),
-        max(_expected_cost(candidate, call.prompt_tokens, call.expected_output_tokens) for candidate in plan),
-    )
+def amounts(call: Call, plan: Sequence[Candidate], terms: Terms) -> Amounts:
+    """At the dearest deployment that the plan may reach; money and cap are 0 where nothing asks for them."""
+    expected = most = output = 0
+    if terms.expects:
+        prompt, answer = call.prompt_tokens, call.expected_output_tokens
+        expected = _dearest(plan, (prompt, answer), (prompt * BYTES_PER_TOKEN, answer * BYTES_PER_TOKEN))
+    if terms.hard:
+        output = 0 if call.endpoint == "embeddings" else cap(call, plan)
+        prompt, answer = most_prompt_tokens(call), output * max(call.choices, _said(call, "best_of"))
+        most = _dearest(plan, (prompt, answer), (prompt, answer * TOKEN_CHARACTERS))
+    return Amounts(expected_tokens(call), expected, most, output)
 
 
-def _expected_cost(candidate: Candidate, prompt: int, output: int) -> int:
-    return _cost(candidate, prompt, output, prompt * BYTES_PER_TOKEN, output * BYTES_PER_TOKEN)
-
-
-def _cost(candidate: Candidate, prompt: int, output: int, prompt_characters: int, output_characters: int) -> int:
-    by_token = candidate.price.cost(prompt, output) if candidate.price else 0
-    per_character = candidate.deployment.per_character
-    return max(by_token, per_character.cost(prompt_characters, output_characters)) if per_character else by_token
+def _dearest(plan: Sequence[Candidate], tokens: tuple[int, int], characters: tuple[int, int]) -> int:
+    """The highest price of that much, by tokens or by characters where a cloud bills those."""
+    dearest, (prompt, output) = 0, tokens
+    for candidate in plan:
+        price, per_character = candidate.price, candidate.deployment.per_character
+        if price is not None and (nano := price.cost(prompt, output)) > dearest:
+            dearest = nano
+        if per_character is not None and (nano := per_character.cost(*characters)) > dearest:
+            dearest = nano
+    return dearest
 
 
 def most_prompt_tokens(call: Call) -> int:
@@ -71,7 +67,9 @@ def most_prompt_tokens(call: Call) -> int:
 def cap(call: Call, plan: Sequence[Candidate]) -> int:
     """The most output tokens of a choice: what the body says, the larger of two; else what each deployment can give."""
     if call.max_output_tokens is not None:
-        return max(call.max_output_tokens, *(_said(call, name) for name in _LIMITS))
+        if _LIMITS[0] in call.fields and _LIMITS[1] in call.fields:
+            return max(call.max_output_tokens, *[_said(call, name) for name in _LIMITS])
+        return call.max_output_tokens
     return min(_most_output(call, candidate) for candidate in plan)
 
 

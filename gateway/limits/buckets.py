@@ -1,7 +1,6 @@
 """What limits count by: rates (GCRA), calls at once, money. Whole numbers, no clock, no I/O; rules.py says whose.
 
-Rule 1. `wait_us` looks and changes nothing; `take` counts an upper bound or an estimate; `settle` puts the truth in its
-        place, as if it had been counted from the start.
+Rule 1. A bucket is a few numbers that say what is left of it; book.py takes of all buckets of a call together.
 Rule 2. lua/limits.lua is the same in Redis; tests/limits/test_both_books.py holds one to the other.
 """
 
@@ -43,7 +42,7 @@ class Rule(Frozen, frozen=True):
 
 def rate_us(quantity: int, limit: int) -> int:
     """How much of the minute that many take of a limit a minute. Rounded down, so that a whole limit fits a minute."""
-    return max(1, quantity * MINUTE_US // limit) if quantity > 0 else 0
+    return (quantity * MINUTE_US // limit or 1) if quantity > 0 else 0
 
 
 def period(per: str, wall_s: float) -> str:
@@ -77,13 +76,7 @@ class Bucket(Protocol):
     held: int
 
     def wait_us(self, amount: int, now_us: int) -> int:
-        """0 when the amount may be taken now, else after how long it might."""
-
-    def take(self, amount: int, now_us: int) -> int:
-        """Counts it; the mark is for `settle`."""
-
-    def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
-        """The truth instead of what was taken."""
+        """After how long there may be room for it; 0 where there is some."""
 
     def left(self, now_us: int) -> int:
         """What could be taken at once now."""
@@ -101,20 +94,20 @@ class Rate:
     def __init__(self, limit: int) -> None:
         self.limit, self.tat_us = limit, 0
 
-    def wait_us(self, amount: int, now_us: int) -> int:
-        return max(0, max(self.tat_us, now_us) + rate_us(amount, self.limit) - MINUTE_US - now_us)
-
-    def take(self, amount: int, now_us: int) -> int:
-        self.tat_us = max(self.tat_us, now_us) + rate_us(amount, self.limit)
-        return self.tat_us
-
-    def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
-        """What time has given back already is not given back again: `mark` is when the last of it would be."""
+    def correct(self, taken: int, actual: int, mark: int, now_us: int) -> None:
+        """The truth instead of what was taken. What time has given back already is not given back again: `mark` is when
+        the last of it would be."""
         began = mark - rate_us(taken, self.limit)
         self.tat_us += max(0, began + rate_us(actual, self.limit) - now_us) - max(0, mark - now_us)
 
+    def wait_us(self, amount: int, now_us: int) -> int:
+        return max(0, max(self.tat_us, now_us) + rate_us(amount, self.limit) - MINUTE_US - now_us)
+
     def left(self, now_us: int) -> int:
-        return max(0, (MINUTE_US - self.reset_us(now_us)) * self.limit // MINUTE_US)
+        taken_us = self.tat_us - now_us
+        if taken_us <= 0:
+            return self.limit
+        return (MINUTE_US - taken_us) * self.limit // MINUTE_US if taken_us < MINUTE_US else 0
 
     def reset_us(self, now_us: int) -> int:
         return max(0, self.tat_us - now_us)
@@ -131,13 +124,6 @@ class Slots:
     def wait_us(self, amount: int, now_us: int) -> int:
         return 0 if self.held + amount <= self.limit else NEVER_US
 
-    def take(self, amount: int, now_us: int) -> int:
-        self.held += amount
-        return 0
-
-    def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
-        self.held -= taken
-
     def left(self, now_us: int) -> int:
         return max(0, self.limit - self.held)
 
@@ -148,12 +134,12 @@ class Slots:
 class Purse:
     """Money of one period: what is spent, and what open calls hold. A soft one only wants to be not empty yet."""
 
-    __slots__ = ("began", "first", "hard", "held", "known", "limit", "seen", "settled", "spent")
+    __slots__ = ("base", "began", "charged", "first", "hard", "held", "known", "limit", "settled", "spent")
 
     def __init__(self, limit: int, *, hard: bool) -> None:
         self.limit, self.hard, self.spent, self.held = limit, hard, 0, 0
-        self.first = self.settled = self.began = 0
-        self.known = self.seen = False
+        self.first = self.settled = self.charged = self.base = self.began = 0
+        self.known = False
 
     def remember(self, spent: int) -> None:
         """What was spent before this process began to count; once."""
@@ -163,20 +149,21 @@ class Purse:
 
     def see(self, settled: int, charged: int, held: int, began: int) -> None:
         """What is counted for all: settled since that counter began, charged for calls of which nobody heard, held."""
-        self.spent, self.held, self.seen = settled + charged, held, True
-        self.settled, self.began = settled, began
+        self.hear(settled, charged, began)
+        self.spent, self.held = self.settled + self.charged, held
+
+    def hear(self, settled: int, charged: int, began: int) -> None:
+        """As `see`. What an earlier counter had, before all was lost, is the least that a later one begins with."""
+        if began < self.began:
+            self.base = max(self.base, settled + charged)  # an answer that was overtaken
+            return
+        if 0 < self.began < began:
+            self.base = max(self.base, self.settled + self.charged)
+        self.settled, self.charged, self.began = settled, charged, began
 
     def wait_us(self, amount: int, now_us: int) -> int:
         left = self.limit - self.spent - self.held
         return 0 if (amount <= left if self.hard else left > 0) else NEVER_US
-
-    def take(self, amount: int, now_us: int) -> int:
-        self.held += amount
-        return 0
-
-    def settle(self, taken: int, actual: int, mark: int, now_us: int) -> None:
-        self.held -= taken
-        self.spent += actual
 
     def left(self, now_us: int) -> int:
         return max(0, self.limit - self.spent - self.held)

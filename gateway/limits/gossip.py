@@ -1,11 +1,11 @@
 """What replicas tell each other of clouds: pauses, broken circuits, rate-limit room; often, and behind all calls.
 
-Rule 1. Of two pauses the later end wins, of two states the later one. Times go as the time of day.
+Rule 1. Of two pauses the later end wins, of two states the later one. Times go as Redis's time of day, not ours.
 Rule 2. What was heard is not told on as one's own.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ class Gossip:
         self, store: Store, health: Callable[[], Health], clock: Callable[[], float], wall: Callable[[], float]
     ) -> None:
         self._store, self._health, self._clock, self._wall = store, health, clock, wall
+        self._ahead_s: float | None = None
         self._ranks: dict[str, int] = {}
         self._states: dict[str, object] = {}
 
@@ -48,14 +49,23 @@ class Gossip:
 
     async def exchange(self) -> None:
         """Tells what is new here and hears what is new elsewhere. Raises StoreError."""
-        told: list[str | int] = []
+        if self._ahead_s is None:
+            await self._said([])  # only to know what time it is there
+        told: list[str | int | bytes] = []
         for field, rank, text in self._news():
             self._ranks[field] = rank
             told += [field, rank, text.decode()]
-        found = await self._store.send(Command(f"{LIBRARY}_exchange", [KEY], told))
-        for field, value in zip(found[::2], found[1::2], strict=True):
-            rank_text, _, text = value.partition(b" ")
-            self._hear(field.decode(), int(rank_text), text)
+        found = await self._said(told)
+        for name, value in zip(found[::2], found[1::2], strict=True):
+            rank_text, _, heard = value.partition(b" ")
+            self._hear(name.decode(), int(rank_text), heard)
+
+    async def _said(self, told: Sequence[str | int | bytes]) -> Sequence[bytes]:
+        """All that is on the board; how far Redis's clock is ahead of ours is noted."""
+        reply: Sequence[bytes] = await self._store.send(Command(f"{LIBRARY}_exchange", [KEY], told))
+        now_ms, *found = reply
+        self._ahead_s = int(now_ms) / 1000 - self._wall()
+        return found
 
     def _news(self) -> Iterator[News]:
         now_ms = self._ms(self._clock())
@@ -114,10 +124,13 @@ class Gossip:
         of.version += 1
 
     def _ms(self, monotonic_s: float) -> int:
-        return int((monotonic_s - self._clock() + self._wall()) * 1000)
+        return int((monotonic_s - self._clock() + self._now()) * 1000)
 
     def _monotonic(self, ms: int) -> float:
-        return ms / 1000 - self._wall() + self._clock()
+        return ms / 1000 - self._now() + self._clock()
+
+    def _now(self) -> float:
+        return self._wall() + (self._ahead_s or 0.0)
 
 
 def _name(*parts: str | None) -> str:

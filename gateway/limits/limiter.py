@@ -6,16 +6,17 @@ Rule 3. However a call ends its hold is settled: with what it used and cost, wit
 Rule 4. What can never pass is the caller's error (400); what may pass later is a 429 that says when.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from gateway.errors import Answerable, ArrieroError
 from gateway.limits import room
-from gateway.limits.book import Ask, Book, Reading, Verdict
-from gateway.limits.bound import Amounts, amounts, cap, capped, expected_tokens
+from gateway.limits.book import Book, Counters, Verdict
+from gateway.limits.bound import amounts, capped
 from gateway.limits.buckets import Rule, period_began
-from gateway.limits.rules import Rulebook, Rules
+from gateway.limits.rules import Rulebook
 from gateway.limits.shared_book import SharedBook, Unleased
+from gateway.limits.terms import Amounts, Terms
 from gateway.router import Decision
 from gateway.tally import Counter
 from gateway.types import Tenant
@@ -34,17 +35,17 @@ class Times(NamedTuple):
 class Hold:
     """What one call has reserved. `headers` tell its caller what is left."""
 
-    __slots__ = ("_book", "_id", "_rules", "headers")
+    __slots__ = ("_book", "_id", "_settled", "headers")
 
-    def __init__(self, book: Book | SharedBook, id_: str, asks: Sequence[Ask], readings: Sequence[Reading]) -> None:
-        self._book, self._id = book, id_
-        self._rules: Sequence[Rule] = [ask.rule for ask in asks]
-        self.headers: Mapping[str, str] = room.headers(asks, readings)
+    def __init__(self, book: Book | SharedBook, id_: str, headers: Mapping[str, str]) -> None:
+        self._book, self._id, self.headers = book, id_, headers
+        self._settled = False
 
     def settle(self, tokens: int, nano: int) -> None:
         """What the call really used and cost; any number of times, the first one counts."""
-        actual = {"rpm": 1, "tpm": tokens, "concurrent": 0, "budget": nano}
-        self._book.settle(self._id, [actual[rule.kind] for rule in self._rules])
+        if not self._settled:
+            self._settled = True
+            self._book.settle(self._id, tokens, nano)
 
 
 class Limiter:
@@ -62,52 +63,54 @@ class Limiter:
         self.rulebook, self.book, self.shared = rulebook, book, shared
         self._rejections, self._times, self._spent_since = rejections, times, spent_since
 
-    def rules(self, tenant: Tenant, route: str) -> Rules:
+    def rules(self, tenant: Tenant, route: str) -> Terms | None:
         return self.rulebook.of(tenant, route)
 
-    async def reserve(self, rules: Rules, decision: Decision) -> Hold:
+    async def reserve(self, terms: Terms, decision: Decision) -> Hold:
         """Takes what the call will need, and caps it where a budget is hard. Raises Answerable when it may not pass."""
-        call, paid = decision.call, any(rule.kind == "budget" for rule in rules)
-        wanted = amounts(call, decision.order) if paid else Amounts(expected_tokens(call), 0, 0)
-        asks = [Ask(rule, _amount(rule, wanted)) for rule in rules]
-        for ask in asks:
-            if ask.amount > ask.rule.limit and (ask.rule.kind == "tpm" or ask.rule.hard):
-                raise self._refused(ask.rule, room.never(ask))
-        await self._remember(rules)
-        verdict = self.book.reserve(decision.id, asks) if self.shared is None else await self._shared(decision, asks)
+        wanted = amounts(decision.call, decision.order, terms)
+        if wanted.tokens > terms.largest_tokens or wanted.most_nano > terms.largest_nano:
+            raise self._never(terms, wanted)
+        counters = self.book.counters(terms)
+        if counters.unknown and self._spent_since is not None:
+            await self._remember(counters, self._spent_since)
+        book: Book | SharedBook = self.book
+        if self.shared is None:
+            verdict = self.book.reserve(decision.id, terms, wanted)
+        else:
+            book, verdict = self.shared, await self._shared(self.shared, terms, decision, wanted)
         if verdict.refused is not None:
-            raise self._refused(rules[verdict.refused], room.later(asks, verdict, self._times.wall()))
-        if any(rule.hard for rule in rules):
-            decision.call = capped(decision.call, cap(decision.call, decision.order))
-        return Hold(self.book if self.shared is None else self.shared, decision.id, asks, verdict.readings)
+            raise self._refused(terms.rules[verdict.refused], room.later(terms, wanted, verdict, self._times.wall()))
+        if terms.hard:
+            decision.call = capped(decision.call, wanted.cap)
+        return Hold(book, decision.id, room.headers(terms, verdict))
 
-    async def _shared(self, decision: Decision, asks: Sequence[Ask]) -> Verdict:
-        assert self.shared is not None
+    async def _shared(self, shared: SharedBook, terms: Terms, decision: Decision, wanted: Amounts) -> Verdict:
+        life_s = decision.call.deadline - self._times.clock()
         try:
-            return await self.shared.reserve(decision.id, asks, decision.call.deadline - self._times.clock())
+            return await shared.reserve(decision.id, terms, wanted, life_s)
         except Unleased as error:
             raise self._refused(error.rule, room.unknown(error.rule)) from error
+
+    def _never(self, terms: Terms, wanted: Amounts) -> Answerable:
+        """The first rule that such a call can never pass."""
+        for rule, amount in zip(terms.rules, terms.reserving(wanted), strict=True):
+            if amount > rule.limit and (rule.kind == "tpm" or rule.hard):
+                return self._refused(rule, room.never(rule, amount))
+        raise AssertionError("no rule is in the way")
 
     def _refused(self, rule: Rule, error: Answerable) -> Answerable:
         self._rejections.labels(rule.scope, rule.kind).inc()
         return error
 
-    async def _remember(self, rules: Rules) -> None:
+    async def _remember(self, counters: Counters, spent_since: SpentSince) -> None:
         """What the ledger knows of budgets that this process has not counted yet."""
-        for rule in rules:
-            if rule.kind != "budget" or self._spent_since is None or self.book.purse(rule).known:
-                continue
-            purse, began = self.book.purse(rule), period_began(rule.per, self._times.wall())
-            try:
-                purse.remember(await self._spent_since(rule.scope, rule.owner, began))
-            except ArrieroError as error:
-                if rule.hard:
-                    raise room.unknown(rule) from error
-
-
-def _amount(rule: Rule, wanted: Amounts) -> int:
-    if rule.kind == "tpm":
-        return wanted.tokens
-    if rule.kind == "budget":
-        return wanted.most_nano if rule.hard else wanted.expected_nano
-    return 1
+        for rule, purse in list(counters.unknown):
+            if not purse.known:
+                try:
+                    began = period_began(rule.per, self._times.wall())
+                    purse.remember(await spent_since(rule.scope, rule.owner, began))
+                except ArrieroError as error:
+                    if rule.hard:
+                        raise room.unknown(rule) from error
+        counters.unknown[:] = [one for one in counters.unknown if not one[1].known]

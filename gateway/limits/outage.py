@@ -14,7 +14,7 @@ class Outage:
     """Open after FAILURES in a row, closed by who finds that it takes writes again. One log line for each change."""
 
     def __init__(self, log: Log, failures: Count, clock: Callable[[], float]) -> None:
-        self._log, self._failures, self._clock = log, failures, clock
+        self.log, self._failures, self._clock = log, failures, clock
         self._in_a_row, self._since = 0, 0.0
         self.away = False
 
@@ -25,7 +25,7 @@ class Outage:
         if self.away or self._in_a_row < FAILURES:
             return False
         self.away, self._since = True, self._clock()
-        self._log.write("redis_away", why=why)
+        self.log.write("redis_away", why=why)
         return True
 
     def succeeded(self) -> None:
@@ -33,4 +33,4 @@ class Outage:
 
     def over(self, **facts: Any) -> None:
         self.away, self._in_a_row = False, 0
-        self._log.write("redis_back", away_s=round(self._clock() - self._since, 3), **facts)
+        self.log.write("redis_back", away_s=round(self._clock() - self._since, 3), **facts)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.limits.book import Book
+from gateway.limits.eviction import Eviction
 from gateway.limits.shared_book import SharedBook
 from gateway.types import NANO_PER_USD
 
@@ -25,10 +26,18 @@ class Budgets(Collector):
             up.add_metric((), 0.0 if self.shared.away else 1.0)
             waiting = GaugeMetricFamily("arriero_settlements_waiting", "Ended calls that Redis has not confirmed yet.")
             waiting.add_metric((), self.shared.waiting)
-            yield from (up, waiting)
+            yield from (up, waiting, *_forgetting(self.shared.eviction))
         left = GaugeMetricFamily(
             "arriero_budget_left_usd", "What is left of a budget of this period.", labels=("scope", "owner", "per")
         )
         for rule, purse in self.book.purses():
             left.add_metric((rule.scope, rule.owner, rule.per), purse.left(0) / NANO_PER_USD)
         yield left
+
+
+def _forgetting(eviction: Eviction) -> Iterable[Metric]:
+    may = GaugeMetricFamily("arriero_store_may_evict", "1 while Redis may forget limits to make room.")
+    may.add_metric((), 1.0 if eviction.policy else 0.0)
+    evicted = CounterMetricFamily("arriero_store_evicted_keys", "Keys that Redis has forgotten since it began.")
+    evicted.add_metric((), eviction.evicted)
+    return may, evicted

@@ -1,27 +1,32 @@
 """What a caller is told of its limits: OpenAI's `x-ratelimit-*` headers, and the error when there is no room."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from gateway.errors import ClientError, LimitError, ServiceError
-from gateway.limits.book import Ask, Reading, Verdict
+from gateway.limits.book import Reading, Verdict
 from gateway.limits.buckets import Rule, period_ends_in_s
+from gateway.limits.terms import Amounts, Terms
 from gateway.prices import usd
 
 UNITS: Mapping[str, str] = {"rpm": "requests", "tpm": "tokens"}
 
 
-def headers(asks: Sequence[Ask], readings: Sequence[Reading]) -> dict[str, str]:
+_HEADERS = {
+    kind: tuple(f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset"))
+    for kind, unit in UNITS.items()
+}
+
+
+def headers(terms: Terms, verdict: Verdict) -> dict[str, str]:
     """For requests and for tokens the limit that has the least left. Source: OpenAI's guide to rate limits."""
-    tightest: dict[str, tuple[Rule, Reading]] = {}
-    for ask, reading in zip(asks, readings, strict=True):
-        unit = UNITS.get(ask.rule.kind)
-        if unit is not None and (unit not in tightest or reading.left < tightest[unit][1].left):
-            tightest[unit] = ask.rule, reading
-    found = {}
-    for unit, (rule, reading) in tightest.items():
-        found[f"x-ratelimit-limit-{unit}"] = str(rule.limit)
-        found[f"x-ratelimit-remaining-{unit}"] = str(reading.left)
-        found[f"x-ratelimit-reset-{unit}"] = go_duration(reading.reset_us)
+    found, now_us, counters = {}, verdict.now_us, verdict.counters
+    for kind, rates, shown in (("rpm", counters.requests, terms.requests), ("tpm", counters.tokens, terms.tokens)):
+        if rates:
+            lefts = [rate.left(now_us) for rate in rates]
+            at = lefts.index(min(lefts))
+            limited, remaining, reset = _HEADERS[kind]
+            found[limited], found[remaining] = shown[at], str(lefts[at])
+            found[reset] = go_duration(rates[at].reset_us(now_us))
     return found
 
 
@@ -36,51 +41,55 @@ def go_duration(us: int) -> str:
     return f"{hours}h{minutes}m{seconds}s" if hours else f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
 
 
-def never(ask: Ask) -> ClientError:
+def never(rule: Rule, amount: int) -> ClientError:
     """The answer to a call that is larger than its whole limit."""
-    rule = ask.rule
     if rule.kind == "budget":
         said = (
-            f"This request may cost up to {usd(ask.amount)} USD, which is more than the whole budget of "
+            f"This request may cost up to {usd(amount)} USD, which is more than the whole budget of "
             f"{_lower(rule)}, {usd(rule.limit)} USD{_per(rule)}: ask for fewer tokens with max_tokens."
         )
     else:
         said = (
-            f"This request wants {ask.amount} tokens, which is more than the {rule.limit} per minute of "
+            f"This request wants {amount} tokens, which is more than the {rule.limit} per minute of "
             f"{_lower(rule)}: it can never pass. Shorten it, or ask for fewer tokens with max_tokens."
         )
     return ClientError(400, "request_exceeds_limit", said, param="max_tokens")
 
 
-def later(asks: Sequence[Ask], verdict: Verdict, wall_s: float) -> LimitError:
+def later(terms: Terms, wanted: Amounts, verdict: Verdict, wall_s: float) -> LimitError:
     """The answer to a call for which there is no room now."""
-    index = verdict.refused or 0
-    ask, reading = asks[index], verdict.readings[index]
-    told = headers(asks, verdict.readings)
-    if ask.rule.kind == "budget":
-        return _over_budget(ask.rule, reading, told, wall_s)
-    if ask.rule.kind == "concurrent":
-        said = f"{ask.rule.shown} may have {ask.rule.limit} calls at once and has them: wait until one of them ends."
+    place = verdict.refused or 0
+    rule, reading, told = terms.rules[place], verdict.reading(place), headers(terms, verdict)
+    amount = terms.reserving(wanted)[place]
+    if rule.kind == "budget":
+        return _over_budget(rule, amount, reading, told, wall_s)
+    if rule.kind == "concurrent":
+        said = f"{rule.shown} may have {rule.limit} calls at once and has them: wait until one of them ends."
         return LimitError(429, "rate_limit_exceeded", said, type_="requests", retry_after_s=1.0, headers=told)
-    unit = UNITS[ask.rule.kind]
+    unit = UNITS[rule.kind]
     said = (
-        f"{ask.rule.shown} has reached its limit of {ask.rule.limit} {unit} per minute: {reading.left} left, "
-        f"{ask.amount} requested. Please try again in {go_duration(verdict.wait_us)}."
+        f"{rule.shown} has reached its limit of {rule.limit} {unit} per minute: {reading.left} left, "
+        f"{amount} requested. Please try again in {go_duration(verdict.wait_us)}."
     )
     wait_s = verdict.wait_us / 1e6
     return LimitError(429, "rate_limit_exceeded", said, type_=unit, retry_after_s=wait_s, headers=told)
 
 
-def _over_budget(rule: Rule, reading: Reading, told: dict[str, str], wall_s: float) -> LimitError:
+def _over_budget(rule: Rule, amount: int, reading: Reading, told: dict[str, str], wall_s: float) -> LimitError:
     """Where calls that are under way hold what is missing, soon is soon enough; else it is the next period."""
-    said = f"{rule.shown} has used its budget of {usd(rule.limit)} USD{_per(rule)}: {usd(reading.left)} USD are left"
+    left, held = f"{usd(reading.left)} USD are left", ""
     if reading.held:
-        said += f", {usd(reading.held)} USD are held by calls that are under way."
+        held = f" {usd(reading.held)} USD are held by calls that are under way: send it again."
         wait_s: float | None = 1.0
     else:
-        said += "."
         wait_s = period_ends_in_s(rule.per, wall_s)
         told["x-should-retry"] = "false"
+    if reading.left:
+        budget = f"the budget of {_lower(rule)}, {usd(rule.limit)} USD{_per(rule)}"
+        said = f"This request may cost up to {usd(amount)} USD, and {left} of {budget}."
+        said += held or " Ask for fewer tokens with max_tokens."
+    else:
+        said = f"{rule.shown} has used its budget of {usd(rule.limit)} USD{_per(rule)}.{held}"
     return LimitError(429, "insufficient_quota", said, type_="insufficient_quota", retry_after_s=wait_s, headers=told)
 
 

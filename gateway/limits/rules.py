@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 
 from gateway.config import Config
 from gateway.limits.buckets import Kind, Rule, Scope
+from gateway.limits.terms import Terms
 from gateway.types import Budget, Limits, Tenant
 
-Rules = tuple[Rule, ...]
-NO_RULES: Rules = ()
 Granted = tuple[Limits | None, Budget | None]
 
 
@@ -19,15 +18,16 @@ class Rulebook:
         self._teams: Mapping[str, Granted] = {team.name: _granted(team) for team in config.teams}
         routes = {name: _granted(route) for name, route in config.routes.items()}
         self._routes = {name: granted for name, granted in routes.items() if granted != (None, None)}
-        self._found: dict[tuple[str, str], tuple[Tenant, Rules]] = {}
+        self._found: dict[tuple[str, str], tuple[Tenant, Terms | None]] = {}
 
-    def of(self, tenant: Tenant, route: str) -> Rules:
+    def of(self, tenant: Tenant, route: str) -> Terms | None:
         """What limits a key's calls at a route; nothing, at the cost of one look, for most."""
         if tenant.limits is None and tenant.budget is None and tenant.team is None and route not in self._routes:
-            return NO_RULES
+            return None
         found = self._found.get((tenant.id, route))
         if found is None or found[0] is not tenant:
-            found = self._found[tenant.id, route] = tenant, tuple(self._rules(tenant, route))
+            rules = tuple(self._rules(tenant, route))
+            found = self._found[tenant.id, route] = tenant, Terms(rules) if rules else None
         return found[1]
 
     def _rules(self, tenant: Tenant, route: str) -> Iterator[Rule]:

@@ -12,14 +12,15 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from gateway.errors import ArrieroError
-from gateway.limits.book import Ask, Book, Reading, Verdict
-from gateway.limits.buckets import MINUTE_US, Purse, Rate, Rule, Slots, rate_us
+from gateway.errors import ArrieroError, ConfigError
+from gateway.limits.book import TERMS_MOST, Book, Verdict
+from gateway.limits.buckets import Purse, Rate, Rule, Slots
+from gateway.limits.eviction import Eviction
 from gateway.limits.outage import Outage
+from gateway.limits.shares import KEEP_S, Life, Share, name, numbers, reserving, settling, shares
 from gateway.limits.store import BATCH, LIBRARY, Command, Store, StoreError
+from gateway.limits.terms import Amounts, Terms
 
-KEEP_S = 600.0
-"""How long Redis remembers that a call was settled. What was sent and not answered is not sent again after that."""
 GRACE_S = 60.0
 """How long after a call's deadline Redis waits to hear how it ended."""
 LEASE_SHARE, LEASE_S = 20, 10.0
@@ -28,7 +29,6 @@ PROBE_S, PROBE_MOST_S = 0.1, 1.0
 UNSETTLED_MOST = 100_000
 LATE_S = 0.01
 """A timer that comes so late says that this process was busy, not that Redis was."""
-KINDS = {"rpm": "r", "tpm": "r", "concurrent": "c", "day": "d", "month": "m", "total": "t"}
 
 
 class Unleased(ArrieroError):
@@ -39,18 +39,11 @@ class Unleased(ArrieroError):
         self.rule = rule
 
 
-class Share(NamedTuple):
-    """What one command is about: the keys of one slot, and the asks they count, by their place in the call's."""
-
-    keys: Sequence[str]
-    rules: Sequence[Rule]
-    places: Sequence[int]
-
-
 class Open(NamedTuple):
     """A reservation that this process made."""
 
-    asks: Sequence[Ask]
+    terms: Terms
+    wanted: Amounts
     shares: Sequence[Share]
     until: float
 
@@ -70,6 +63,8 @@ class SharedBook:
     def __init__(self, store: Store, book: Book, outage: Outage, clock: Callable[[], float], timeout_s: float) -> None:
         self.store, self._book, self._outage, self._clock = store, book, outage, clock
         self._timeout_s, self._split = timeout_s, store.split
+        self.eviction = Eviction(store, outage.log)
+        self._shares: dict[Terms, tuple[float, Sequence[Share]]] = {}
         self._open: dict[str, Open] = {}
         self._unsettled: dict[str, Unsettled] = {}
         self._asked: set[asyncio.Future[Any]] = set()
@@ -77,6 +72,7 @@ class SharedBook:
         self._leases: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
         self._recovery: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._restoring: set[asyncio.Future[Any]] = set()
 
     def __len__(self) -> int:
@@ -96,22 +92,21 @@ class SharedBook:
         """Settlements that Redis has not confirmed."""
         return len(self._unsettled)
 
-    async def reserve(self, id_: str, asks: Sequence[Ask], life_s: float) -> Verdict:
+    async def reserve(self, id_: str, terms: Terms, wanted: Amounts, life_s: float) -> Verdict:
         """Takes all that is asked, or nothing. Raises Unleased."""
-        opened = Open(asks, self._shares(asks), self._clock() + life_s + GRACE_S)
+        opened = Open(terms, wanted, self._shares_of(terms), self._clock() + life_s + GRACE_S)
         if self._outage.away:
-            verdict = self._without(id_, asks)
+            verdict = self._without(id_, opened)
             if verdict.refused is None:
                 self._open[id_] = opened
             return verdict
-        self._open[id_] = opened
         try:
             verdict = await self._asked_for(id_, opened)
         except BaseException:
             self._drop(id_, opened)
             raise
-        if verdict.refused is not None:
-            self._open.pop(id_, None)
+        if verdict.refused is None:
+            self._open[id_] = opened  # not before: what is put back after a loss must have been admitted
         return verdict
 
     async def _asked_for(self, id_: str, opened: Open) -> Verdict:
@@ -119,7 +114,7 @@ class SharedBook:
         try:
             replies = await self._replies(id_, opened)
         except StoreError:
-            verdict, sure = self._without(id_, opened.asks), False
+            verdict, sure = self._without(id_, opened), False
         else:
             self._heard = began
             verdict, sure = self._read(opened, replies), len(replies) == 1
@@ -131,111 +126,81 @@ class SharedBook:
         """Of each share until one refuses: who is refused by its key takes nothing of its route, not for a moment."""
         found = []
         for share in opened.shares:
-            found.append(await self._ask(self._reserving(id_, opened, share)))
+            found.append(numbers(await self._ask(self._reserving(id_, opened, share))))
             if found[-1][1]:
                 break
         return found
 
     def _drop(self, id_: str, opened: Open) -> None:
         """Gives back whatever may have been reserved of a call that does not take place."""
-        self._open.pop(id_, None)
-        zeros = [0] * len(opened.asks)
-        self._book.settle(id_, zeros)
-        self._tell(Unsettled(id_, opened.shares, zeros))
+        self._tell(Unsettled(id_, opened.shares, [0] * len(opened.terms.rules)))
 
-    def settle(self, id_: str, actuals: Sequence[int]) -> bool:
+    def settle(self, id_: str, tokens: int, nano: int) -> bool:
         """Never waits. False when that was done already."""
         opened = self._open.pop(id_, None)
         if opened is None:
             return False
-        self._book.settle(id_, actuals)
-        self._tell(Unsettled(id_, opened.shares, actuals))
+        self._book.settle(id_, tokens, nano)
+        self._tell(Unsettled(id_, opened.shares, opened.terms.settling(tokens, nano)))
         return True
 
-    def _without(self, id_: str, asks: Sequence[Ask]) -> Verdict:
+    def _without(self, id_: str, opened: Open) -> Verdict:
         """What this process may admit alone."""
         fresh = self._clock() < self._heard + LEASE_S
-        for rule, amount in asks:
-            if rule.hard and not (fresh and amount <= self._leases.get(self._name(rule), 0)):
+        hard, amount = [rule for rule in opened.terms.rules if rule.hard], opened.wanted.most_nano
+        for rule in hard:
+            if not (fresh and amount <= self._leases.get(name(rule, self._book), 0)):
                 raise Unleased(rule)
-        verdict = self._book.reserve(id_, asks)
+        verdict = self._book.reserve(id_, opened.terms, opened.wanted)
         if verdict.refused is None:
-            for rule, amount in asks:
-                if rule.hard:
-                    self._leases[self._name(rule)] -= amount
+            for rule in hard:
+                self._leases[name(rule, self._book)] -= amount
         return verdict
 
-    def _name(self, rule: Rule) -> str:
-        return f"{rule.name}:{self._book.label(rule)}" if rule.kind == "budget" else rule.name
-
-    def _shares(self, asks: Sequence[Ask]) -> Sequence[Share]:
-        """One for all counters; in a cluster one for each slot."""
-        tags = [ask.rule.group if self._split else asks[0].rule.group for ask in asks]
-        found = []
-        for tag in dict.fromkeys(tags):
-            places = [i for i, own in enumerate(tags) if own == tag]
-            rules = [asks[i].rule for i in places]
-            counters = [f"arriero:{{{rule.group}}}:{self._name(rule)}" for rule in rules]
-            found.append(Share([f"arriero:{{{tag}}}:open", f"arriero:{{{tag}}}:due", *counters], rules, places))
+    def _shares_of(self, terms: Terms) -> Sequence[Share]:
+        """Made once a day: the names of counters say of which day they are."""
+        day, found = self._shares.get(terms, (-1.0, ()))
+        if day != self._book.today():
+            if len(self._shares) >= TERMS_MOST:
+                self._shares.clear()
+            found = shares(terms.rules, self._book, split=self._split)
+            self._shares[terms] = self._book.today(), found
         return found
 
-    def _reserving(self, id_: str, opened: Open, share: Share, force: str = "0") -> Command:
-        life_ms = int(max(0.0, opened.until - self._clock()) * 1000)
-        arguments: list[str | int] = [id_, life_ms, int(KEEP_S * 1000), force]
-        for rule, place in zip(share.rules, share.places, strict=True):
-            amount = opened.asks[place].amount
-            amount = rate_us(amount, rule.limit) if rule.kind in ("rpm", "tpm") else amount
-            arguments += [KINDS[rule.per or rule.kind], rule.limit, amount, int(rule.hard), *self._known(rule)]
-        return Command(f"{LIBRARY}_reserve", share.keys, arguments)
-
-    def _known(self, rule: Rule) -> tuple[int, int, int]:
-        """Which counter was last heard of, what was settled in it, and what the ledger knew when this process began."""
-        if rule.kind != "budget":
-            return 0, 0, 0
-        purse = self._book.purse(rule)
-        return purse.began, purse.settled, purse.first
-
-    def _settling(self, of: Unsettled, share: Share) -> Command:
-        arguments: list[str | int] = [of.id, int(KEEP_S * 1000)]
-        for rule, place in zip(share.rules, share.places, strict=True):
-            actual = of.actuals[place]
-            actual = rate_us(actual, rule.limit) if rule.kind in ("rpm", "tpm") else actual
-            arguments += [KINDS[rule.per or rule.kind], actual, *self._known(rule)]
-        return Command(f"{LIBRARY}_settle", share.keys, arguments)
+    def _reserving(self, id_: str, opened: Open, share: Share, *, force: bool = False) -> Command:
+        return reserving(
+            id_, share, opened.terms.reserving(opened.wanted), Life(opened.until - self._clock(), force), self._book
+        )
 
     def _read(self, opened: Open, replies: Sequence[Sequence[int]]) -> Verdict:
         """The replies to a reservation; what they say is seen by the book of this process too."""
         refused, longest, lost = None, 0, False
-        for share, (epoch, worst, waits, fresh, *numbers) in zip(opened.shares, replies, strict=False):
+        for share, (epoch, worst, waits, *found) in zip(opened.shares, replies, strict=False):
             lost |= self._epochs.setdefault(share.keys[0], epoch) != epoch
             self._epochs[share.keys[0]] = epoch
             if worst and waits > longest:
                 refused, longest = share.places[worst - 1], waits
             for at, (rule, key) in enumerate(zip(share.rules, share.keys[2:], strict=True)):
-                if key.endswith(self._name(rule)):  # of the period that is now: a day may have begun meanwhile
-                    lost |= self._see(rule, numbers[4 * at : 4 * at + 4]) and fresh > 0
+                if key.endswith(name(rule, self._book)):  # of the period that is now: a day may have begun meanwhile
+                    lost |= self._see(rule, found[4 * at : 4 * at + 4])
         if lost:
             self._restore()
-        return Verdict(refused, longest, [self._reading(rule) for rule, _ in opened.asks])
+        return Verdict(refused, longest, self._book.counters(opened.terms), self._book.now_us())
 
-    def _see(self, rule: Rule, numbers: Sequence[int]) -> bool:
-        """Takes over what Redis counted; True for a budget that had been seen before."""
+    def _see(self, rule: Rule, found: Sequence[int]) -> bool:
+        """Takes over what Redis counted; True for a budget that is counted anew since it was last seen."""
         bucket = self._book.bucket(rule)
         if isinstance(bucket, Rate):
-            bucket.tat_us = self._book.now_us() + numbers[0]
+            bucket.tat_us = self._book.now_us() + found[0]
         elif isinstance(bucket, Slots):
-            bucket.held = numbers[0]
+            bucket.held = found[0]
         elif isinstance(bucket, Purse):
-            before = bucket.seen
-            bucket.see(*numbers)
+            before = bucket.began
+            bucket.see(*found)
             if rule.hard:
-                self._leases[self._name(rule)] = bucket.left(0) // LEASE_SHARE
-            return before
+                self._leases[name(rule, self._book)] = bucket.left(0) // LEASE_SHARE
+            return before not in (0, bucket.began)
         return False
-
-    def _reading(self, rule: Rule) -> Reading:
-        bucket, now_us = self._book.bucket(rule), self._book.now_us()
-        return Reading(bucket.left(now_us), min(bucket.reset_us(now_us), MINUTE_US), bucket.held)
 
     def _ask(self, command: Command) -> "asyncio.Future[Any]":
         """The reply, or a StoreError when it takes too long."""
@@ -286,18 +251,17 @@ class SharedBook:
 
     async def _confirmed(self, of: Unsettled, replies: "Sequence[asyncio.Future[Any]]") -> None:
         for share, reply in zip(of.shares, replies, strict=True):
-            sums = await reply
-            for rule, key, settled, began in zip(share.rules, share.keys[2:], sums[::2], sums[1::2], strict=True):
-                if rule.kind == "budget" and key.endswith(self._name(rule)):  # of the period that is now
-                    purse = self._book.purse(rule)
-                    purse.settled, purse.began = settled, began
+            sums = numbers(await reply)
+            for at, (rule, key) in enumerate(zip(share.rules, share.keys[2:], strict=True)):
+                if rule.kind == "budget" and key.endswith(name(rule, self._book)):  # of the period that is now
+                    self._book.purse(rule).hear(*sums[3 * at : 3 * at + 3])
         self._unsettled.pop(of.id, None)
 
     def _settle_now(self, of: Unsettled) -> "asyncio.Future[None]":
         """Sends at once; the future is done when Redis has confirmed it, or fails with a StoreError."""
         if of.sent is None:
             of = self._unsettled[of.id] = of._replace(sent=self._clock())
-        replies = [self.store.send(self._settling(of, share)) for share in of.shares]
+        replies = [self.store.send(settling(of.id, share, of.actuals, self._book)) for share in of.shares]
         return asyncio.ensure_future(self._confirmed(of, replies))
 
     def _settled(self, told: "asyncio.Future[Any]") -> None:
@@ -309,7 +273,7 @@ class SharedBook:
         """Redis lost its counters: what is open here is reserved there again, whatever is left."""
         for id_, opened in list(self._open.items()):
             for share in opened.shares:
-                future = self.store.send(self._reserving(id_, opened, share, "1"))
+                future = self.store.send(self._reserving(id_, opened, share, force=True))
                 self._restoring.add(future)
                 future.add_done_callback(self._restored)
 
@@ -353,16 +317,28 @@ class SharedBook:
                 self._unsettled.pop(of.id, None)
 
     async def start(self) -> None:
-        """Loads the functions, so that no call waits for that; without Redis the gateway starts as well."""
+        """Loads the functions, so that no call waits for that; without Redis the gateway starts as well. Raises
+        ConfigError for a Redis that may forget what it counts."""
         try:
             await self.store.send(Command(f"{LIBRARY}_probe", ["arriero:probe"], []))
         except StoreError as error:
             while not self._outage.away:
                 self._outage.failed(str(error))
             self._begin_outage(str(error))
+        else:
+            await self._refuse_forgetting()
+        self._watching = asyncio.create_task(self.eviction.watch())
+
+    async def _refuse_forgetting(self) -> None:
+        try:
+            await self.eviction.begin()
+        except ConfigError:
+            await self.store.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Says what is not said yet, where there is somebody to hear it."""
-        if self._recovery is not None:
-            self._recovery.cancel()
+        for task in (self._recovery, self._watching):
+            if task is not None:
+                task.cancel()
         await self.store.aclose()

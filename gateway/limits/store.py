@@ -9,13 +9,13 @@ Rule 3. Whatever goes wrong is a StoreError and counted by the circuit; nothing 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
 
 from gateway.errors import ArrieroError
 
-LIBRARY = "arriero1"
+LIBRARY = "arriero2"
 BATCH = 128
 LAST_S = 2.0
 """How long a gateway that ends waits to have said everything."""
@@ -30,9 +30,9 @@ class Command(NamedTuple):
 
     function: str
     keys: Sequence[str]
-    arguments: Sequence[str | int]
+    arguments: Sequence[str | int | bytes]
 
-    def parts(self) -> list[str | int]:
+    def parts(self) -> list[str | int | bytes]:
         return ["FCALL", self.function, len(self.keys), *self.keys, *self.arguments]
 
 
@@ -45,6 +45,9 @@ class Wire(Protocol):
     async def run(self, commands: Sequence[Command]) -> list[Any]: ...
 
     async def load(self, library: str) -> None: ...
+
+    async def info(self) -> Sequence[Mapping[str, Any]]:
+        """What each server that takes writes says of its memory and of what it evicted."""
 
     async def again(self) -> None:
         """Forgets connections: the next one may be to another server."""
@@ -63,6 +66,7 @@ class Store:
         self._wire, self.split = wire, wire.split
         self._waiting: deque[tuple[Command, asyncio.Future[Any]]] = deque()
         self._pump: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -80,11 +84,21 @@ class Store:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
                 batch = [(command, future) for command, future in batch if not future.done()]
-                for (_, future), result in zip(batch, await self._done([c for c, _ in batch]), strict=True):
+                async with self._turn:
+                    results = await self._done([command for command, _ in batch])
+                for (_, future), result in zip(batch, results, strict=True):
                     if not future.done():
                         _resolve(future, result)
         finally:
             self._pump = None
+
+    async def info(self) -> Sequence[Mapping[str, Any]]:
+        """What the servers say of themselves. Raises StoreError."""
+        async with self._turn:
+            try:
+                return await self._wire.info()
+            except Exception as error:
+                raise StoreError(_why(error)) from error
 
     async def _done(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:

@@ -4,7 +4,7 @@ Only a config with `store.redis` imports this: the client library takes 150 ms a
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -62,6 +62,9 @@ class ClientWire:
     async def load(self, library: str) -> None:
         await self._client.function_load(library, replace=True)
 
+    async def info(self) -> Sequence[Mapping[str, Any]]:
+        return [await self._client.info("memory", "stats")]
+
     async def again(self) -> None:
         await self._client.connection_pool.disconnect()
 
@@ -96,6 +99,11 @@ class ClusterWire:
     async def load(self, library: str) -> None:
         load = ("FUNCTION LOAD", "REPLACE", library)
         await self._client.execute_command(*load, target_nodes=RedisCluster.PRIMARIES)
+
+    async def info(self) -> Sequence[Mapping[str, Any]]:
+        await self._ready()
+        client = self._client
+        return [await client.info("memory", "stats", target_nodes=node) for node in client.get_primaries()]
 
     async def again(self) -> None:
         """The slots are asked for anew with the next command."""

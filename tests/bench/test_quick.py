@@ -34,6 +34,7 @@ def number(cell: str) -> float:
 def test_a_quick_bench_measures_nginx_and_arriero_and_writes_their_ratio(tmp_path: Path) -> None:
     need("wrk, the load of the bench", shutil.which("wrk") is not None)
     need("nginx, the upstream of the bench", shutil.which("nginx") is not None or Path("/usr/sbin/nginx").exists())
+    need("redis-server, where limits are counted", shutil.which("redis-server") is not None)
     need("two cores for the bench", len(os.sched_getaffinity(0)) > 1)
     out = tmp_path / "results.md"
     argv = [sys.executable, "-m", "bench", "--quick", "--only", "nginx,arriero", "--out", str(out)]
@@ -47,6 +48,11 @@ def test_a_quick_bench_measures_nginx_and_arriero_and_writes_their_ratio(tmp_pat
     assert number(bedrock[1]) == pytest.approx(number(bedrock[0]) / number(passed[0]), abs=0.02)
     assert (bedrock[4], table["oci"][4]) == ("groq", "oci-openai")
     assert number(table["oci"][3]) > 0
+    plain = table["nothing more"]
+    for part in ("limits in memory", "limits in Redis", "traces"):
+        rate, ratio, cpu, more, _ = table[part]
+        assert number(ratio) == pytest.approx(number(rate) / number(plain[0]), abs=0.01)
+        assert number(more) == pytest.approx(number(cpu) - number(plain[2]), abs=1)
 
 
 def test_an_unknown_contender_is_refused_by_name() -> None:

@@ -30,13 +30,14 @@ ledger.writer
 ledger.insert ledger.journal ledger.migrations ledger.recall ledger.reports ledger.retention
 ledger.database ledger.rows ledger.underway
 limits.shared_book
-answer config live metrics limits.outage plugins router limits.wires yaml_file
+answer config limits.eviction live metrics limits.outage plugins router limits.shares limits.wires yaml_file
 cycle log limits.store
 limits.allowance
 account limits.bound catalog charges health homes probe tally
 keys.keyformat ledger.place peek keys.pepper prices limits.redis_url sse transport worker
 forward
 limits.book connection dial
+limits.terms
 limits.buckets http1 outcome pool struck tunnel
 types
 proxy

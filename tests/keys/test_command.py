@@ -51,7 +51,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 def test_the_life_of_a_key(desk: Desk) -> None:
     made = desk.keys(
         "create", "--name", "app", "--routes", "llama-a,llama-b", "--limits", "rpm=600,tpm=200000", "--budget",
-        "50/month:hard", "--team", "research", "--labels", "app=seven,tier=1", "--expires", "2099-12-31",
+        "5e1/month:hard", "--team", "research", "--labels", "app=seven,tier=1", "--expires", "2099-12-31",
     )  # fmt: skip
     assert made.code == 0
     key = made.out.removesuffix("\n")

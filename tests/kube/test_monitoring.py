@@ -175,7 +175,7 @@ def test_every_alert_is_evaluated_and_reads_metrics_that_are_there(read: Prometh
             assert read.query(f"count({name})"), f"{rule['alert']}: nobody measures {name}"
 
 
-WITH_REDIS = {"arriero_store_up"}
+WITH_REDIS = {"arriero_store_up", "arriero_store_may_evict", "arriero_store_evicted_keys_total"}
 """What a gateway with Redis alone tells; tests/limits hold it to its name."""
 
 

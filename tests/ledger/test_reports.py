@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from gateway.cli import main
-from gateway.commands.spend import savings_text, spend_text, to_csv
+from gateway.commands.spend import savings_found, savings_text, spend_text, to_csv
 from gateway.ledger.place import MEMORY, Storage
-from gateway.ledger.reports import DAY_MS, Period, period
+from gateway.ledger.reports import DAY_MS, Period, Saved, period
 from tests.harness import Connection, Served, ask, chat, config, json_answer, route, serving, upstream
 
 NOW_S = 1_795_000_000.0  # 2026-11-18
@@ -211,6 +211,12 @@ def test_periods_are_read_as_people_write_them() -> None:
 
 def test_a_name_is_no_formula_in_a_spreadsheet() -> None:
     assert to_csv({"lines": [{"name": "=1+1", "count": 2}]}) == "name,count\n'=1+1,2\n"
+
+
+def test_what_cost_more_than_the_baseline_is_a_number_below_zero() -> None:
+    found = savings_found(Period(0, 1), [Saved("gpt-4o", 2, 10, 20, 3_000_000, 1_000_000, 0)])
+    assert to_csv(found).splitlines()[1] == "gpt-4o,2,10,20,0.003,0.001,-0.002,-2.0,0.0"
+    assert "saved                   -$0.002  (-200.0%)" in savings_text(found)
 
 
 def test_nothing_is_said_in_words() -> None:

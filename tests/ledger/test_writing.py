@@ -263,6 +263,21 @@ def test_a_line_may_come_any_number_of_times(at: Place) -> None:
     database.close()
 
 
+def test_a_call_that_ended_is_not_given_the_attempt_of_one_that_was_lost(at: Place) -> None:
+    """Refused before it was sent, and its process died before its slot was free: both tell of it."""
+    refused = finished(1)
+    guessed = rows.lost(intent(refused.decision))
+    refused.decision.attempts.clear()
+    database = connect(at)
+    migrate(database)
+    ended = line(refused._replace(delivered=None, status=429, code="insufficient_quota"))
+    for told in (ended, guessed):
+        insert(database, [told.rstrip(b"\n"), line(finished(2)).rstrip(b"\n")])
+    assert database.rows("SELECT id, outcome FROM arriero_calls ORDER BY id") == [("dec_1", "failed"), ("dec_2", "ok")]
+    assert database.rows("SELECT call_id, n FROM arriero_attempts") == [("dec_2", 1)]
+    database.close()
+
+
 def test_what_a_dead_process_left_is_its_lines_and_its_calls_under_way(tmp_path: Path) -> None:
     journal = Journal(tmp_path, slots=64)
     over, under_way = finished(1), finished(2, expected_output_tokens=7, prompt_tokens=5)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from gateway import loading
-from gateway.limits.rules import NO_RULES
 from gateway.outcome import go_duration_s
 from tests.harness import Clock, caller, chat, eventually, json_answer, request
 from tests.harness import Connection as Peer
@@ -133,10 +132,22 @@ async def test_a_spent_budget_says_when_it_is_whole_again():
         assert (await call(served, max_tokens=100)).status == 200
         refused = await call(served, max_tokens=100)
         assert refused.status == 429
+        assert refused.error["message"] == "The key 'a' has used its budget of 0.0001 USD a day."
         assert refused.headers["retry-after"] == str(12 * 3600)
         assert refused.headers["x-should-retry"] == "false"
         wall.advance(12 * 3600)
         assert (await call(served, max_tokens=100)).status == 200
+
+
+async def test_a_call_for_which_too_little_is_left_is_told_what_would_pass():
+    async with stage({"budget": {"usd": "0.0001", "per": "day", "hard": True}}) as (served, _):
+        assert (await call(served, max_tokens=60)).status == 200
+        refused = await call(served, max_tokens=50)
+        assert refused.error["message"] == (
+            "This request may cost up to 0.00005 USD, and 0.00004 USD are left of the budget of the key 'a', "
+            "0.0001 USD a day. Ask for fewer tokens with max_tokens."
+        )
+        assert (await call(served, max_tokens=40)).status == 200
 
 
 async def test_a_call_over_midnight_is_counted_on_the_day_it_began():
@@ -243,7 +254,7 @@ async def test_who_has_no_limits_costs_one_look():
         found = await call(served)
         assert not [name for name in found.headers if name.startswith("x-ratelimit")]
         tenant = served.gateway.keyring.tenant(b"Bearer key-a")
-        assert served.gateway.limiter.rules(tenant, "r") is NO_RULES
+        assert served.gateway.limiter.rules(tenant, "r") is None
 
 
 async def test_a_budget_that_is_set_anew_keeps_what_was_spent():

@@ -14,6 +14,7 @@ from tests.limits.replicas import (
     HARD,
     HASTY,
     NANO_A_TOKEN,
+    PATIENT,
     SOFT,
     Load,
     at_rest,
@@ -153,11 +154,42 @@ async def test_d7_what_a_flush_took_is_put_back(redis: RedisServer):
         assert await held(redis) == 0
 
 
+async def test_d7_what_is_settled_while_all_is_lost_is_not_lost(redis: RedisServer):
+    """What was said before the loss may be answered after what was said then: both are in one batch."""
+    async with replicas(redis.url, SOFT, store=PATIENT) as (served, _), Load(served, callers=8) as load:
+        for _ in range(10):
+            await load.more(40)
+            await redis.say("FLUSHALL")
+        await load.more(40)
+        tokens = await load.end()
+        await at_rest(served)
+        assert await spent(redis) == tokens * NANO_A_TOKEN
+        assert await held(redis) == 0
+
+
+async def test_d7_a_call_that_is_refused_while_others_are_put_back_holds_nothing(redis: RedisServer):
+    """Three of twenty at once find a place; the first reply says that all was lost, before the others are read."""
+    gate = Gate()
+    key = {**SOFT, "limits": {"concurrent": 3}}
+    async with replicas([redis.url], key, script=answering(gate)) as (served, _):
+        first = asyncio.create_task(call(served[0]))
+        await eventually(lambda: gate.came == 1, "it never came")
+        await redis.say("FLUSHALL")
+        calls = [asyncio.create_task(call(served[0])) for _ in range(20)]
+        await eventually(lambda: sum(task.done() for task in calls) >= 17, "not refused")
+        gate.open()
+        assert (await first).status == 200
+        assert sorted([(await task).status for task in calls])[3:] == [429] * 17
+        await at_rest(served)
+        assert await redis.say("HGET", "arriero:{t:a}:key:a:concurrent", "h") == b"0"
+        assert await held(redis) == 0
+
+
 async def test_d8_functions_that_went_are_loaded_again(redis: RedisServer):
     async with replicas(redis.url, SOFT) as (served, _):
         assert (await call(served[0], max_tokens=10)).status == 200
         await at_rest(served)
-        await redis.say("FUNCTION", "DELETE", "arriero1")
+        await redis.say("FUNCTION", "DELETE", "arriero2")
         assert (await call(served[1], max_tokens=10)).status == 200
         await redis.say("FUNCTION", "FLUSH")
         assert (await call(served[0], max_tokens=10)).status == 200

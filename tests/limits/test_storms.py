@@ -1,8 +1,9 @@
 """Many at once, and many who leave: no reply goes astray, no budget is passed, no call fails."""
 
 import asyncio
+import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,22 @@ from gateway.limits.redis_url import place
 from gateway.limits.store import Command, Store
 from gateway.limits.wires import wire
 from tests.harness import caller, chat, request
-from tests.limits.replicas import HASTY, NANO_A_TOKEN, SOFT, Load, at_rest, held, replicas, spent
+from tests.limits.replicas import HASTY, NANO_A_TOKEN, SOFT, Load, at_rest, changes, held, replicas, spent
 from tests.limits.stage import Gate, answering
-from tests.limits.test_outages import at_rest_under
+from tests.limits.test_outages import (
+    Happening,
+    a_master,
+    a_replica,
+    at_rest_under,
+    full,
+    gone_on,
+    killed,
+    nothing,
+    paused,
+    roomy,
+    started,
+    stopped,
+)
 from tests.limits.test_shared import burst
 from tests.redis_server import RedisServer, redis_server
 
@@ -77,16 +91,38 @@ async def test_fifty_times_exactly_ten_of_a_hundred(redis: RedisServer, run: int
         assert len(up.requests) == 10
 
 
+async def flushed(redis: RedisServer) -> None:
+    await redis.say("FLUSHALL")
+
+
+ROUNDS = max(6, int(os.environ.get("ARRIERO_SOAK_CALLS", "0")) // 20_000)
+ILLS: Sequence[tuple[Happening, Happening]] = (
+    (killed, started),
+    (stopped, gone_on),
+    (paused, nothing),
+    (a_replica, a_master),
+    (full, roomy),
+    (flushed, nothing),
+)
+
+
 @pytest.mark.soak
-async def test_redis_killed_every_few_seconds_for_minutes(redis: RedisServer):
+@pytest.mark.timeout(900)
+async def test_redis_is_ill_in_every_way_again_and_again(redis: RedisServer):
+    """No call fails, and in the end what Redis has counted is what was answered, to the nano-dollar."""
+    chance = random.Random(3)
     async with replicas(redis.url, SOFT, store=HASTY) as (served, _), Load(served, callers=8) as load:
-        for _ in range(60):
-            await load.more(200)
-            redis.kill()
-            await load.more(100)
-            await redis.start()
-            await at_rest_under(load)
+        for _ in range(ROUNDS):
+            for happens, ends in chance.sample(ILLS, len(ILLS)):
+                await load.more(60)
+                await happens(redis)
+                await load.more(60)
+                await ends(redis)
+                await at_rest_under(load)
         tokens = await load.end()
         await at_rest(served)
         assert await spent(redis) == tokens * NANO_A_TOKEN
         assert await held(redis) == 0
+        for one in served:
+            words = changes(one)
+            assert words == ["redis_away", "redis_back"] * (len(words) // 2), "a line for each change, and no other"

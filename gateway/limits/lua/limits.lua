@@ -1,11 +1,13 @@
-#!lua name=arriero1
+#!lua name=arriero2
 -- Limits in Redis: every counter of a call is checked and reserved in one step, and settled once. The twin of
 -- gateway/limits/buckets.py and book.py. The library's name carries a version: replicas of two versions go on side by side.
 --
 -- KEYS: the open reservations (hash: id -> record), when each is due (sorted set: id, ms), then one counter per limit.
--- Rates are one number, the theoretical arrival time in microseconds. Places are {h}. Money is {c, b, m, e, h}: when the
+-- ARGV: the call's id, and all numbers of it as one MessagePack; what is answered is one as well (shares.py).
+-- Rates are one number, the theoretical arrival time in microseconds. Places are {h}. Money is {c, b, m, e, h, k}: when the
 -- counter began, what had been settled before that, settled since, charged for calls that never said how they ended,
--- held. b + m only grows; after a loss b is what the best informed replica had seen of the counter before.
+-- held; k when somebody who knew the ledger has spoken. b + m only grows; after a loss b is what the best informed replica
+-- had seen of the counter before.
 -- A record is [state, [[kind, key, taken, mark], ...]]; its state is held, settled or expired.
 
 local MINUTE = 60000000
@@ -13,6 +15,7 @@ local NEVER = 4503599627370496
 local SWEEP = 50
 local IDLE_S = 172800
 local LIFE_S = {d = 259200, m = 3456000}
+local MONEY = {d = true, m = true, t = true}
 
 local function clock()
   local now = redis.call('TIME')
@@ -23,65 +26,58 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
-local function field(key, name)
-  return tonumber(redis.call('HGET', key, name) or 0)
+-- A counter as it stands: read once, changed here, written once by `write`.
+local function read(kind, key, now)
+  if kind == 'r' then
+    local tat = tonumber(redis.call('GET', key) or 0)
+    -- a clock that was set back by an hour or more would shut the key for as long
+    if tat > now + 60 * MINUTE then tat = now + MINUTE end
+    return {kind = kind, key = key, tat = tat}
+  end
+  if kind == 'c' then return {kind = kind, key = key, h = tonumber(redis.call('HGET', key, 'h') or 0)} end
+  local found = redis.call('HMGET', key, 'c', 'b', 'm', 'e', 'h', 'k')
+  for i = 2, 6 do found[i] = tonumber(found[i] or 0) end
+  local began, b, m, e, h, k = found[1] and tonumber(found[1]), unpack(found, 2)
+  return {kind = kind, key = key, c = began, fresh = not began, b = b, m = m, e = e, h = h, k = k}
 end
 
-local function add(key, name, amount)
-  if amount ~= 0 then redis.call('HINCRBY', key, name, text(amount)) end
-end
-
-local function release(key, amount)
-  add(key, 'h', -math.min(amount, field(key, 'h')))
-end
-
-local function tat(key, now)
-  local found = tonumber(redis.call('GET', key) or 0)
-  -- a clock that was set back by an hour or more would shut the key for as long
-  if found > now + 60 * MINUTE then return now + MINUTE end
-  return found
-end
-
-local function set_tat(key, value, now)
-  if value > now then
-    redis.call('SET', key, text(value), 'PX', text(math.ceil((value - now) / 1000) + 1000))
+local function write(at, now)
+  if at.kind == 'r' then
+    if at.tat > now then
+      redis.call('SET', at.key, text(at.tat), 'PX', text(math.ceil((at.tat - now) / 1000) + 1000))
+    else
+      redis.call('DEL', at.key)
+    end
+  elseif at.kind == 'c' then
+    redis.call('HSET', at.key, 'h', text(at.h))
+    redis.call('EXPIRE', at.key, IDLE_S)
   else
-    redis.call('DEL', key)
+    at.c = at.c or now
+    local key, b, m, e, h = at.key, text(at.b), text(at.m), text(at.e), text(at.h)
+    redis.call('HSET', key, 'c', text(at.c), 'b', b, 'm', m, 'e', e, 'h', h, 'k', text(at.k))
+    if at.fresh and LIFE_S[at.kind] then redis.call('EXPIRE', at.key, LIFE_S[at.kind]) end
   end
 end
 
-local function is_money(kind)
-  return kind == 'd' or kind == 'm' or kind == 't'
+local function release(at, amount)
+  at.h = at.h - math.min(amount, at.h)
 end
 
-local function settled_sum(key)
-  return field(key, 'b') + field(key, 'm')
-end
-
--- Puts back what a caller knows was settled: `seen` of the counter that began at `known`; or, when it never saw one and
--- there is none (then 1 comes back), what its ledger says.
-local function restore(kind, key, known, seen, ledger, now)
-  if not is_money(kind) then return 0 end
-  local began = tonumber(redis.call('HGET', key, 'c'))
-  local fresh = began and 0 or 1
-  if not began then
-    redis.call('HSET', key, 'c', text(now), 'm', '0')
-    if LIFE_S[kind] then redis.call('EXPIRE', key, LIFE_S[kind]) end
+-- Puts back what a caller knows: what was settled and charged of the counter that began at `known` (0: it never saw one),
+-- and what was of the ones before that (`base`); and what its ledger says (-1: it could not be read), where nobody who
+-- knew that has spoken yet.
+local function restore(at, known, settled, charged, base, ledger)
+  local before = base
+  if known == at.c then
+    before = math.max(base, settled - at.m) -- it went back in time: a replica took over that had not heard all
+  elseif known ~= 0 then
+    before = math.max(base, settled + charged)
   end
-  local base, before = field(key, 'b'), 0
-  if known == 0 then
-    before = fresh == 1 and ledger or 0
-  elseif known ~= began then
-    before = seen
-  else
-    before = base + seen - settled_sum(key) -- it went back in time: a replica took over that had not heard all
+  if ledger >= 0 and at.k == 0 then
+    before = math.max(before, ledger - at.m - at.e)
+    at.k = 1
   end
-  if before > base then redis.call('HSET', key, 'b', text(before)) end
-  return fresh
-end
-
-local function known_of(args, at)
-  return tonumber(args[at]), tonumber(args[at + 1]), tonumber(args[at + 2])
+  at.b = math.max(at.b, before)
 end
 
 local function keep(keys, id, state, parts, due_ms)
@@ -99,13 +95,14 @@ local function record(keys, id)
 end
 
 -- Nobody said how these ended: their places are free again, their money is charged as it was reserved.
-local function expire(keys, id, parts, due_ms)
+local function expire(keys, id, parts, now, due_ms)
   for _, part in ipairs(parts) do
     local kind, key, taken = part[1], part[2], part[3]
-    if kind == 'c' then release(key, taken) end
-    if is_money(kind) then
-      release(key, taken)
-      add(key, 'e', taken)
+    if kind ~= 'r' then
+      local at = read(kind, key, now)
+      release(at, taken)
+      if MONEY[kind] then at.e = at.e + taken end
+      write(at, now)
     end
   end
   keep(keys, id, 'expired', parts, due_ms)
@@ -117,7 +114,7 @@ local function sweep(keys, now, keep_ms)
   for _, id in ipairs(due) do
     local state, parts = record(keys, id)
     if state == 'held' then
-      expire(keys, id, parts, now_ms + keep_ms)
+      expire(keys, id, parts, now, now_ms + keep_ms)
     else
       redis.call('HDEL', keys[1], id)
       redis.call('ZREM', keys[2], id)
@@ -126,118 +123,109 @@ local function sweep(keys, now, keep_ms)
 end
 
 -- How long an amount has to wait for room, in microseconds.
-local function wait(kind, key, limit, amount, hard, now)
-  if kind == 'r' then return math.max(0, math.max(tat(key, now), now) + amount - MINUTE - now) end
-  local left = limit - field(key, 'h')
-  if is_money(kind) then left = left - settled_sum(key) - field(key, 'e') end
-  if is_money(kind) and not hard then return left > 0 and 0 or NEVER end
+local function wait(at, limit, amount, hard, now)
+  if at.kind == 'r' then return math.max(0, math.max(at.tat, now) + amount - MINUTE - now) end
+  local left = limit - at.h
+  if MONEY[at.kind] then left = left - at.b - at.m - at.e end
+  if MONEY[at.kind] and not hard then return left > 0 and 0 or NEVER end
   return amount <= left and 0 or NEVER
 end
 
-local function take(kind, key, amount, now)
-  if kind == 'r' then
-    local mark = math.max(tat(key, now), now) + amount
-    set_tat(key, mark, now)
-    return mark
+local function take(at, amount, now)
+  if at.kind == 'r' then
+    at.tat = math.max(at.tat, now) + amount
+    return at.tat
   end
-  add(key, 'h', amount)
-  if kind == 'c' then redis.call('EXPIRE', key, IDLE_S) end
+  at.h = at.h + amount
   return 0
 end
 
-local function reading(kind, key, now)
-  if kind == 'r' then return {math.max(0, tat(key, now) - now), 0, 0, 0} end
-  if kind == 'c' then return {field(key, 'h'), 0, 0, 0} end
-  return {settled_sum(key), field(key, 'e'), field(key, 'h'), field(key, 'c')}
+local function reading(at, now, found)
+  local numbers = {at.b and at.b + at.m or 0, at.e or 0, at.h, at.c or 0}
+  if at.kind == 'r' then numbers = {math.max(0, at.tat - now), 0, 0, 0} end
+  if at.kind == 'c' then numbers = {at.h, 0, 0, 0} end
+  for _, number in ipairs(numbers) do found[#found + 1] = number end
 end
 
 -- When this store of reservations began: another time than before says that everything was lost in between.
 local function epoch(keys, now)
-  redis.call('HSETNX', keys[1], '#', text(now))
-  return tonumber(redis.call('HGET', keys[1], '#'))
+  local found = redis.call('HGET', keys[1], '#')
+  if found then return tonumber(found) end
+  redis.call('HSET', keys[1], '#', text(now))
+  return now
 end
 
--- ARGV: id, life_ms, keep_ms, force, then for each counter: kind, limit, amount, hard, and what is known of it.
--- Gives: the epoch, the counter that refused (0: none), how long it has to wait, how many counters were not there, and
--- four numbers a counter. A reservation that is there already is admitted again and takes nothing.
+-- Said: life_ms, keep_ms, force, and of each counter kind, limit, amount, hard, and of money what is known of it.
+-- Gives: the epoch, the counter that refused (0: none), how long it has to wait, and four numbers a counter. A
+-- reservation that is there already is admitted again and takes nothing.
 local function reserve(keys, args)
-  local now = clock()
-  local id, life_ms, keep_ms, force = args[1], tonumber(args[2]), tonumber(args[3]), args[4] == '1'
+  local now, id = clock(), args[1]
+  local life_ms, keep_ms, force, counters = unpack(cmsgpack.unpack(args[2]))
   sweep(keys, now, keep_ms)
-  local worst, longest, fresh = 0, 0, 0
+  local began = epoch(keys, now)
+  local worst, longest, at = 0, 0, {}
   local known = redis.call('HEXISTS', keys[1], id) == 1
-  for i = 3, #keys do
-    local at = 7 * (i - 3) + 5
-    local began, seen, ledger = known_of(args, at + 4)
-    fresh = fresh + restore(args[at], keys[i], began, seen, ledger, now)
-    local waits = wait(args[at], keys[i], tonumber(args[at + 1]), tonumber(args[at + 2]), args[at + 3] == '1', now)
-    if waits > longest and not known and not force then worst, longest = i - 2, waits end
+  for i, of in ipairs(counters) do
+    at[i] = read(of[1], keys[i + 2], now)
+    if MONEY[of[1]] then restore(at[i], of[5], of[6], of[7], of[8], of[9]) end
+    local waits = wait(at[i], of[2], of[3], of[4], now)
+    if waits > longest and not known and not force then worst, longest = i, waits end
   end
-  if longest == 0 and not known then
-    local parts = {}
-    for i = 3, #keys do
-      local at = 7 * (i - 3) + 5
-      local amount = tonumber(args[at + 2])
-      parts[i - 2] = {args[at], keys[i], amount, take(args[at], keys[i], amount, now)}
-    end
-    keep(keys, id, 'held', parts, math.floor(now / 1000) + life_ms)
+  local taking, parts = longest == 0 and not known, {}
+  for i, of in ipairs(counters) do
+    if taking then parts[i] = {of[1], keys[i + 2], of[3], take(at[i], of[3], now)} end
+    if taking or MONEY[of[1]] then write(at[i], now) end
   end
-  local found = {epoch(keys, now), worst, longest, fresh}
-  for i = 3, #keys do
-    for _, number in ipairs(reading(args[7 * (i - 3) + 5], keys[i], now)) do found[#found + 1] = number end
-  end
-  return found
+  if taking then keep(keys, id, 'held', parts, math.floor(now / 1000) + life_ms) end
+  local found = {began, worst, longest}
+  for i = 1, #counters do reading(at[i], now, found) end
+  return cmsgpack.pack(found)
 end
 
-local function correct(state, part, actual, now)
-  local kind, key, taken, mark = part[1], part[2], part[3], part[4]
-  if kind == 'r' then
+local function correct(at, state, part, actual, now)
+  local taken, mark = part[3], part[4]
+  if at.kind == 'r' then
     local delta = math.max(0, mark - taken + actual - now) - math.max(0, mark - now)
-    if delta ~= 0 then set_tat(key, tat(key, now) + delta, now) end
-  elseif kind == 'c' then
-    if state == 'held' then release(key, taken) end
-  elseif state == 'held' then
-    release(key, taken)
-    add(key, 'm', actual)
+    at.tat = at.tat + delta
+  elseif at.kind == 'c' then
+    if state == 'held' then release(at, taken) end
   else
-    add(key, 'e', -math.min(taken, field(key, 'e')))
-    add(key, 'm', actual)
+    if state == 'held' then release(at, taken) else at.e = at.e - math.min(taken, at.e) end
+    at.m = at.m + actual
   end
 end
 
-local function settled_sums(keys, args)
-  local found = {}
-  for i = 3, #keys do
-    local money = is_money(args[5 * (i - 3) + 3])
-    found[#found + 1] = money and settled_sum(keys[i]) or 0
-    found[#found + 1] = money and field(keys[i], 'c') or 0
-  end
-  return found
-end
-
--- ARGV: id, keep_ms, then for each counter: kind, actual, and what is known of it. Gives what is settled in each counter now, and when it began.
--- A second time changes nothing. One that was never reserved here, or forgotten with everything else, is charged as it is.
+-- Said: keep_ms, and of each counter kind, actual, and of money what is known of it. Gives what is settled and charged in
+-- each counter now, and when it began. A second time changes nothing. One that was never reserved here, or forgotten with everything
+-- else, is charged as it is.
 local function settle(keys, args)
-  local now = clock()
-  local id, keep_ms = args[1], tonumber(args[2])
+  local now, id = clock(), args[1]
+  local keep_ms, counters = unpack(cmsgpack.unpack(args[2]))
   local state, parts = record(keys, id)
-  if state == 'settled' then return settled_sums(keys, args) end
-  for i = 3, #keys do
-    local at = 5 * (i - 3) + 3
-    local kind, actual = args[at], tonumber(args[at + 1])
-    local began, seen, ledger = known_of(args, at + 2)
-    restore(kind, keys[i], began, seen, ledger, now)
-    if parts then
-      correct(state, parts[i - 2], actual, now)
-    elseif kind == 'r' then
-      take(kind, keys[i], actual, now)
-    elseif is_money(kind) then
-      add(keys[i], 'm', actual)
+  local found = {}
+  for i, of in ipairs(counters) do
+    local kind, actual = of[1], of[2]
+    local at = read(kind, keys[i + 2], now)
+    if state ~= 'settled' then
+      if MONEY[kind] then restore(at, of[3], of[4], of[5], of[6], of[7]) end
+      if parts then
+        correct(at, state, parts[i], actual, now)
+      elseif kind == 'r' then
+        take(at, actual, now)
+      elseif MONEY[kind] then
+        at.m = at.m + actual
+      end
+      write(at, now)
     end
+    found[#found + 1] = at.b and at.b + at.m or 0
+    found[#found + 1] = at.e or 0
+    found[#found + 1] = at.c or 0
   end
-  keep(keys, id, 'settled', {}, math.floor(now / 1000) + keep_ms)
-  sweep(keys, now, keep_ms)
-  return settled_sums(keys, args)
+  if state ~= 'settled' then
+    keep(keys, id, 'settled', {}, math.floor(now / 1000) + keep_ms)
+    sweep(keys, now, keep_ms)
+  end
+  return cmsgpack.pack(found)
 end
 
 -- Whether it takes writes; a ping would say yes at a read-only replica or a full server.
@@ -246,7 +234,8 @@ local function probe(keys, args)
   return 1
 end
 
--- A notice board: ARGV are field, rank and text of each piece of news; what has a higher rank stays. Gives all of it.
+-- A notice board: ARGV are field, rank and text of each piece of news; what has a higher rank stays. Gives the time in
+-- milliseconds, then all of it.
 local function exchange(keys, args)
   for i = 1, #args, 3 do
     local found = redis.call('HGET', keys[1], args[i])
@@ -255,10 +244,12 @@ local function exchange(keys, args)
     end
   end
   if #args > 0 then redis.call('EXPIRE', keys[1], 3600) end
-  return redis.call('HGETALL', keys[1])
+  local found = redis.call('HGETALL', keys[1])
+  table.insert(found, 1, text(clock() / 1000))
+  return found
 end
 
-redis.register_function('arriero1_exchange', exchange)
-redis.register_function('arriero1_reserve', reserve)
-redis.register_function('arriero1_settle', settle)
-redis.register_function('arriero1_probe', probe)
+redis.register_function('arriero2_exchange', exchange)
+redis.register_function('arriero2_reserve', reserve)
+redis.register_function('arriero2_settle', settle)
+redis.register_function('arriero2_probe', probe)
