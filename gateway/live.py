@@ -2,12 +2,16 @@
 
 Rule 1. From the first SIGTERM on the gateway is not ready, and every answer says `connection: close`.
 Rule 2. Live calls run to their end within the grace period; those cut after it are told so.
+Rule 3. Calls may also be shed for a while (vitals/ says when and why): refused as long as they have gone nowhere.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import Gauge
+
+from gateway.errors import ServiceError
 
 Task = asyncio.Task[Any]
 
@@ -42,6 +46,8 @@ class Live:
         self._draining = draining
         self._empty = asyncio.Event()  # set whenever the last live call ends
         self.draining = self.closed = False
+        self.shed = ""  # why calls are refused at present
+        self.late: Callable[[], bool] = bool
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -62,6 +68,11 @@ class Live:
     def close(self) -> None:
         """New calls are refused from now on."""
         self.closed = True
+
+    def refusal(self) -> ServiceError:
+        """What a call is told that is not taken."""
+        why = "is taking leave" if self.closed else self.shed or "has no room for one more connection"
+        return ServiceError(503, "overloaded", f"This gateway {why}: send the call again.", retry_after_s=1)
 
     async def ended(self, within_s: float) -> bool:
         """Waits until no call is live; False when `within_s` was not enough."""

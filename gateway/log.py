@@ -62,7 +62,14 @@ class Log:
         self._timer = None
         waiting, self._waiting = self._waiting, []
         line = _human if self.human else _json
-        lines = [line({"ts": round(ts, 3), "event": event, **make(*of)}) for ts, event, make, of in waiting]
+        self._put([line({"ts": round(ts, 3), "event": event, **make(*of)}) for ts, event, make, of in waiting])
+
+    def write_now(self, event: str, **fields: object) -> None:
+        """One record at once, from any thread: for when the loop may never come to write it."""
+        line = _human if self.human else _json
+        self._put([line({"ts": round(self._wall(), 3), "event": event, **fields})])
+
+    def _put(self, lines: list[bytes]) -> None:
         try:
             self._out.write(b"".join(lines))
             self._out.flush()

@@ -25,6 +25,8 @@ MAX_HEAD_BYTES = 65536
 """What may come of a request's head before it is whole, give or take one read."""
 UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
 POLL_S = 0.005
+UNWANTED_S, UNWANTED = 1.0, 16
+"""For so long, and so many at once, connections beyond the bound are kept to be told that there is no room."""
 MAX_KNOWN_URL = 128
 """Bytes of a URL that is kept once it was read: nearly every call comes to one of a few."""
 ASGI: ASGIVersions = {"version": "3.0", "spec_version": "2.3"}
@@ -155,9 +157,17 @@ class Protocol(HttpToolsProtocol):
     in_head = False
     head_bytes = 0
     idle_since = 0.0
+    unwanted = False
     cycle: Cycle
     answering: Cycle
     """Whose task began last. Not in the scope: the two would hold each other, and every call wait for the collector."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        beyond = 0 if self.limit_concurrency is None else len(self.connections) - self.limit_concurrency
+        if beyond > 0:
+            self.unwanted = True
+            self.loop.call_later(UNWANTED_S if beyond <= UNWANTED else 0.0, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -356,8 +366,8 @@ class Server(uvicorn.Server):
         yield
 
 
-def server(app: Any, keep_alive_s: int = 75) -> Server:
-    """A server for an ASGI app; give it a bound socket with `serve(sockets=[…])`."""
+def server(app: Any, keep_alive_s: int = 75, connections: int | None = None) -> Server:
+    """A server for an ASGI app and at most so many `connections`; give it a bound socket with `serve(sockets=[…])`."""
     config = uvicorn.Config(
         app,
         interface="asgi3",
@@ -371,6 +381,7 @@ def server(app: Any, keep_alive_s: int = 75) -> Server:
         date_header=False,
         proxy_headers=False,
         timeout_keep_alive=keep_alive_s,
+        limit_concurrency=connections,
         timeout_graceful_shutdown=1,
         backlog=4096,
     )

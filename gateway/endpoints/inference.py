@@ -88,8 +88,8 @@ class Exchange:
 
     async def _answered(self) -> Ended:
         self.tenant = self.parts.keyring.tenant(self.headers.get(b"authorization"))
-        if self.live.closed:
-            raise ServiceError(503, "overloaded", "This gateway is taking leave: send the call again.", retry_after_s=1)
+        if self.live.closed or self.live.shed or self.connection.unwanted:
+            raise self._not_taken()
         self.deadline = self.began + self._timeout_s()
         body = await self._body()
         self.connection.read_on()
@@ -119,10 +119,17 @@ class Exchange:
     async def _receive_in_time(self) -> Message:
         try:
             async with asyncio.timeout(min(BODY_IDLE_S, self.deadline - self.clock())):
-                return cast(Message, await self.cycle.receive())
+                message = cast(Message, await self.cycle.receive())
         except TimeoutError:
             self.cycle.close_after_answer()
             raise ClientError(408, "request_timeout", "The request body stopped coming: send it again.") from None
+        if self.live.shed:
+            raise self._not_taken()
+        return message
+
+    def _not_taken(self) -> ServiceError:
+        self.cycle.close_after_answer()
+        return self.live.refusal()
 
     def _call(self, route: Route, peeked: Peeked, body: bytes) -> Call:
         session = self.headers.get(b"x-arriero-session")
