@@ -64,6 +64,7 @@ class Metrics:
         self.requests = self._counter("arriero_requests", "Calls answered, by status.", ("route", "key", "status"))
         self.attempts = self._counter("arriero_attempts", "Attempts at a deployment, by outcome.", (*at, "outcome"))
         self.cost = self._counter("arriero_cost_usd", "What attempts cost at the price in force.", at)
+        self.compared = self._counter("arriero_baseline_usd", "What calls would have cost at the baseline.", ("route",))
         self.estimated = self._counter("arriero_usage_estimated", "Answers whose cloud sent no usage.", at)
         self.removed = self._counter("arriero_policy_removed", "Candidates a policy removed.", (*at, "policy"))
         self.retries_refused = self._counter(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gateway import loading
-from tests.kube.tools import CHART, MINORS, ROOT, objects, run, template, tool, values_files
+from tests.kube.tools import CHART, MINORS, ROOT, objects, readme, run, template, tool, values_files
 
 GOLDEN = ROOT / "tests" / "kube" / "golden"
 FILES = values_files()
@@ -69,6 +69,10 @@ def test_kubernetes_knows_every_field(minor: str, tmp_path: Path):
 def _builtin(found: dict[str, Any]) -> bool:
     group = found["apiVersion"].partition("/")[0]
     return "." not in group or (group.endswith(".k8s.io") and group != "gateway.networking.k8s.io")
+
+
+def test_the_readme_is_made_of_the_values():
+    assert (CHART / "README.md").read_text() == readme(), "run `make chart`"
 
 
 def test_the_config_that_is_mounted_is_the_config_of_the_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

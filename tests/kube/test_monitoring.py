@@ -38,6 +38,15 @@ def test_promtool_takes_the_rules():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_each_alert_fires_when_it_must_and_stays_silent_when_not():
+    cases = ROOT / "tests" / "kube" / "alerts_test.yaml"
+    tested = [case for test in yaml.safe_load(cases.read_text())["tests"] for case in test["alert_rule_test"]]
+    fired = {case["alertname"] for case in tested if case["exp_alerts"]}
+    assert fired == {rule["alert"] for rule in ALERTS}
+    done = run(tool("promtool"), "test", "rules", cases)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("name", dashboards.DASHBOARDS)
 def test_the_dashboards_are_those_of_their_source(name: str):
     kept = (dashboards.FOLDER / f"{name}.json").read_text()
@@ -73,6 +82,7 @@ keys:
   - {{name: team-b, key: key-b, limits: {{rpm: 1}}}}
 attempts: {{retry_budget: 0, retry_floor_per_s: 0}}
 store: {{ledger: 'sqlite:///{folder}/ledger.db'}}
+baseline: {{model: gpt-4o}}
 """
 
 

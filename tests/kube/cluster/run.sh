@@ -96,15 +96,19 @@ control_plane() {
     echo "$TOKEN,admin,admin,system:masters" > tokens
     sed "s/TOKEN/$TOKEN/; s/IP/$IP/" "$HERE/kubeconfig.yaml" > kubeconfig
     export KUBECONFIG=$T/kubeconfig
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=front -keyout front.key -out front.crt 2>/dev/null
     background "$K" etcd --unsafe-no-fsync --listen-peer-urls http://127.0.0.1:2380
     background "$K" apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address=$IP --cert-dir=. --token-auth-file=tokens \
         --authorization-mode=Node,RBAC --service-account-issuer=https://k --service-account-key-file=sa.pub \
         --service-account-signing-key-file=sa.key --service-cluster-ip-range=10.96.0.0/16 \
-        --kubelet-preferred-address-types=InternalIP
+        --kubelet-preferred-address-types=InternalIP --proxy-client-cert-file=front.crt --proxy-client-key-file=front.key \
+        --requestheader-client-ca-file=front.crt --requestheader-username-headers=X-Remote-User \
+        --requestheader-group-headers=X-Remote-Group --requestheader-extra-headers-prefix=X-Remote-Extra-
     until_ok $N kubectl get --raw /readyz
     local as="--kubeconfig=kubeconfig --authentication-kubeconfig=kubeconfig --authorization-kubeconfig=kubeconfig --leader-elect=false"
     background "$K" controllers $as --cert-dir=. --use-service-account-credentials --service-account-private-key-file=sa.key \
-        --horizontal-pod-autoscaler-sync-period=2s --horizontal-pod-autoscaler-initial-readiness-delay=1s
+        --horizontal-pod-autoscaler-sync-period=2s --horizontal-pod-autoscaler-initial-readiness-delay=1s \
+        --horizontal-pod-autoscaler-cpu-initialization-period=10s
     background "$K" scheduler $as
 }
 
@@ -128,6 +132,10 @@ node() {
         --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
     background python3 "$HERE/names.py" $IP
     until_ok $N kubectl wait --for=condition=Ready node/node1 --timeout=1s
+    sed "s/ADDRESS/$IP/" "$HERE/metrics.yaml" | $N kubectl apply -f - >/dev/null
+    background "$K" metrics --kubeconfig=kubeconfig --authentication-kubeconfig=kubeconfig --authorization-kubeconfig=kubeconfig \
+        --secure-port=4443 --cert-dir=metrics --kubelet-insecure-tls --kubelet-preferred-address-types=InternalIP \
+        --metric-resolution=10s --kubelet-request-timeout=5s
 }
 
 mkdir -p "$T/log" "$T/cni"

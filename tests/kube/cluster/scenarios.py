@@ -25,6 +25,7 @@ NAMESPACE = "llama"
 KEY = "key-of-team-a"
 RATE_PER_S = float(os.environ.get("CLUSTER_RATE", "200"))
 STREAMS = int(os.environ.get("CLUSTER_STREAMS", "50"))
+AFTER_S = 3.0
 
 
 def kubectl(*arguments: str, text: str | None = None) -> str:
@@ -75,20 +76,21 @@ def service() -> str:
     return kubectl("get", "service", "arriero", "-o", "jsonpath={.spec.clusterIP}")
 
 
-def under_load(work: Callable[[], None], before_s: float = 2.0, after_s: float = 3.0) -> Seen:
-    """Does the work while clients call; what they saw."""
+def under_load(work: Callable[[], None], before_s: float = 2.0, share: float = 1.0) -> Seen:
+    """Does the work while clients call, or a share of them; what they saw."""
+    rate_per_s, streams = RATE_PER_S * share, round(STREAMS * share)
 
     async def run() -> Seen:
-        async with Load(service(), KEY, RATE_PER_S, STREAMS) as load:
+        async with Load(service(), KEY, rate_per_s, streams) as load:
             await asyncio.sleep(before_s)
             await asyncio.to_thread(work)
-            await asyncio.sleep(after_s)
+            await asyncio.sleep(AFTER_S)
         return load.seen
 
     seen = asyncio.run(run())
     print(seen.text())
-    assert seen.calls > RATE_PER_S
-    assert seen.streams >= STREAMS
+    assert seen.calls > rate_per_s
+    assert seen.streams >= streams
     return seen
 
 
@@ -111,16 +113,7 @@ def test_a_first_run_needs_no_values_and_answers_a_real_call():
     helm("test", "demo", "--timeout", "2m")
     key = kubectl("get", "secret", "demo-arriero-key", "-o", "jsonpath={.data.ARRIERO_KEY}")
     helm(
-        "upgrade",
-        "demo",
-        CHART,
-        "--values",
-        HERE / "node.yaml",
-        "--set",
-        "replicaCount=1",
-        "--wait",
-        "--timeout",
-        "3m",
+        "upgrade", "demo", CHART, "--values", HERE / "node.yaml", "--set", "replicaCount=1", "--wait", "--timeout", "3m"
     )
     assert kubectl("get", "secret", "demo-arriero-key", "-o", "jsonpath={.data.ARRIERO_KEY}") == key
     helm("uninstall", "demo", "--wait")
@@ -137,7 +130,7 @@ def put(url: str, body: bytes) -> int:
 
 def test_it_is_installed_where_pod_security_is_restricted_and_helm_test_calls_it():
     kubectl("apply", "-f", str(HERE / "clouds.yaml"))
-    kubectl("wait", "--for=condition=Ready", "pod/clouds", "--timeout=120s")
+    kubectl("rollout", "status", "daemonset/clouds", "--timeout=120s")
     address = kubectl("get", "service", "clouds", "-o", "jsonpath={.spec.clusterIP}")
     pace = json.dumps({"ttft_s": 0.2, "tpot_s": 0.05}).encode()
     until(lambda: put(f"http://{address}:9100/_sandbox/vllm", pace) == 200, "the clouds have their pace")
@@ -196,6 +189,28 @@ def test_evictions_respect_the_budget_and_are_not_noticed():
 
     nobody_noticed(under_load(drain))
     assert refused == [True]
+
+
+def test_a_drained_node_keeps_the_budget_and_is_not_noticed(tmp_path: Path):
+    """There is one node: while it takes no new pod, the budget must hold the second one back."""
+    said = tmp_path / "said"
+    before = {p["metadata"]["name"] for p in pods()}
+    words = ["kubectl", "drain", "node1", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=200s"]
+
+    def drain() -> None:
+        with said.open("w") as out, subprocess.Popen(words, stdout=out, stderr=out) as draining:
+            try:
+                until(lambda: "violate the pod's disruption budget" in said.read_text(), "the budget holds one back")
+                until(lambda: any(p["status"]["phase"] == "Pending" for p in pods()), "the other has no place to go")
+                assert [p["metadata"]["name"] in before for p in pods() if ready(p)] == [True]
+                assert draining.poll() is None
+            finally:
+                kubectl("uncordon", "node1")
+            assert draining.wait(200) == 0, said.read_text()
+        until(lambda: sum(map(ready, pods())) == 2, "two pods at the end")
+
+    nobody_noticed(under_load(drain))
+    assert not before & {p["metadata"]["name"] for p in pods() if ready(p)}
 
 
 def processes_of(pod: str) -> list[int]:
@@ -296,6 +311,33 @@ def test_redis_restarts_without_a_failed_soft_call():
         until(lambda: any(map(ready, pods("app.kubernetes.io/component=redis"))), "Redis is back")
 
     nobody_noticed(under_load(restart))
+
+
+AUTOSCALING = (
+    "enabled=true,minReplicas=2,maxReplicas=4,cpuPercent=40,"
+    "behavior.scaleDown.stabilizationWindowSeconds=15,behavior.scaleDown.policies[0].type=Pods,"
+    "behavior.scaleDown.policies[0].value=2,behavior.scaleDown.policies[0].periodSeconds=15"
+)
+
+
+def test_load_brings_pods_and_quiet_takes_them_away_unnoticed():
+    """By the CPU that the load costs, as the real metrics-server reads it from the kubelet."""
+    fewest: list[int] = []
+
+    def serving() -> int:
+        fewest.append(sum(map(ready, pods())))
+        return fewest[-1]
+
+    def more() -> None:
+        upgrade("--set", ",".join(f"autoscaling.{word}" for word in AUTOSCALING.split(",")))
+        until(lambda: serving() > 2, "load brings a pod", patience_s=240)
+
+    def fewer() -> None:
+        until(lambda: serving() == 2 == len(pods()), "quiet takes it away", patience_s=240)
+
+    nobody_noticed(under_load(more))
+    nobody_noticed(under_load(fewer, share=0.04))
+    assert min(fewest) == 2
 
 
 def test_nothing_is_left_after_uninstall():
