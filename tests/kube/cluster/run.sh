@@ -2,10 +2,11 @@
 # `make cluster`: a whole one-node Kubernetes in a network namespace, the image and the chart on it, the scenarios, and
 # all of it taken away again, whatever happened. Root, Linux; some minutes once everything is built.
 #   run.sh shell    instead of the scenarios a shell with KUBECONFIG, to look around
+# Exit code 75: the machine, not the chart: the cluster never came up. What ran it said is then in $KEEP_LOGS, if that is set.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(cd "$HERE/../../.." && pwd)
-[ "$(id -u)" = 0 ] || { echo "make cluster needs root: it makes a network namespace and containers" >&2; exit 1; }
+"$HERE/possible.sh" || exit 75
 "$ROOT/tests/kube/toolchain/build.sh" cluster
 CACHE=${ARRIERO_CACHE:-$HOME/.cache/arriero-kube}
 K=$CACHE/bin/kube
@@ -13,10 +14,11 @@ IP=192.0.2.10
 N="nsenter --net=/run/netns/kube"
 export PATH=$CACHE/bin:$PATH STORAGE_DRIVER=overlay
 exec 9> "$CACHE/cluster.lock"
-flock -n 9 || { echo "another make cluster is running on this machine" >&2; exit 1; }
+flock -n 9 || { echo "another make cluster is running on this machine" >&2; exit 75; }
 T=$(mktemp -d "$CACHE/cluster.XXXXXX")
 declare -a PIDS=()
 CONTAINERD=""
+OURS=yes   # whose fault it is if what runs now fails
 
 down() {
     local code=$?
@@ -36,6 +38,7 @@ down() {
     find /sys/fs/cgroup -depth -type d -path '*kubepods*' -exec rmdir {} + 2>/dev/null
     sysctl -qw vm.overcommit_memory=0 kernel.panic=1 kernel.panic_on_oops=0
     rm -rf "$T"
+    [ "$code" = 0 ] || [ "$code" = 130 ] || [ -n "$OURS" ] || code=75
     exit "$code"
 }
 trap down EXIT
@@ -141,15 +144,17 @@ node() {
 mkdir -p "$T/log" "$T/cni"
 cd "$T"
 images
+OURS=""
 began=$SECONDS
 network
 runtime
 control_plane
 node
+OURS=yes
 echo "Kubernetes is up ($((SECONDS - began)) s)" >&2
 cd "$ROOT"
 if [ "${1:-}" = shell ]; then
     $N "${SHELL:-/bin/bash}"
 else
-    $N "${PYTHON:-.venv-dev/bin/python}" -m pytest -p no:cacheprovider -v -x --timeout 600 tests/kube/cluster/scenarios.py "$@"
+    $N "${PYTHON:-.venv-dev/bin/python}" -m pytest -p no:cacheprovider -vv -s -x --timeout 600 tests/kube/cluster/scenarios.py "$@"
 fi
