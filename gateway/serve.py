@@ -20,9 +20,9 @@ from typing import Any
 
 from gateway.app import Gateway
 from gateway.errors import ConfigError
+from gateway.listener import Server, server
 from gateway.parts import Parts
 from gateway.reload import ConfigFile, Reloader
-from gateway.server import Server, server
 from gateway.types import Frozen
 
 CUT_S = 2.0

@@ -5,8 +5,6 @@ An offer of another protocol is declined by answering in HTTP/1.1 (RFC 9110, 7.8
 Source: uvicorn 0.54 `protocols/http/httptools_impl.py`; the hooks below are all that is used of its inside."""
 
 import asyncio
-import contextlib
-import socket
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +12,6 @@ from functools import lru_cache
 from typing import Any, cast
 
 import httptools
-import uvicorn
 from uvicorn._types import ASGIVersions
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -24,7 +21,6 @@ from gateway.errors import error_body
 MAX_HEAD_BYTES = 65536
 """What may come of a request's head before it is whole, give or take one read."""
 UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
-POLL_S = 0.005
 UNWANTED_S, UNWANTED = 1.0, 16
 """For so long, and so many at once, connections beyond the bound are kept to be told that there is no room."""
 MAX_KNOWN_URL = 128
@@ -329,60 +325,3 @@ class Protocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
-
-
-class Server(uvicorn.Server):
-    """A server that leaves signals to the one who runs it, and sleeps until it is told to end."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._leaving = asyncio.Event()
-
-    def leave(self) -> None:
-        """Ends `serve`, once."""
-        self.should_exit = True
-        self._leaving.set()
-
-    async def main_loop(self) -> None:
-        await self._leaving.wait()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Closes what listens and what is idle, and lets what is written already leave the buffers."""
-        for listener in self.servers:
-            listener.close()
-        for sock in sockets or []:
-            sock.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
-                while self.server_state.connections:  # noqa: ASYNC110  (uvicorn has no event for it)
-                    await asyncio.sleep(POLL_S)
-        for task in list(self.server_state.tasks):
-            task.cancel()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def server(app: Any, keep_alive_s: int = 75, connections: int | None = None) -> Server:
-    """A server for an ASGI app and at most so many `connections`; give it a bound socket with `serve(sockets=[…])`."""
-    config = uvicorn.Config(
-        app,
-        interface="asgi3",
-        http=Protocol,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=keep_alive_s,
-        limit_concurrency=connections,
-        timeout_graceful_shutdown=1,
-        backlog=4096,
-    )
-    return Server(config)

@@ -30,6 +30,8 @@ from gateway.types import Call, Endpoint, Tenant, Usage
 DEFAULT_DEADLINE_S = 600.0
 BODY_IDLE_S = 30.0
 """How long the next piece of a request body may take."""
+UNSAID_BYTES = 1024 * 1024
+"""What is made ready for a body that does not say how large it is."""
 STALL_S = 5.0
 """How long after its deadline a client may still read what it was sent; then its connection is cut."""
 
@@ -114,7 +116,8 @@ class Exchange:
         http.check_length(self.headers, limit_bytes)
         if self.cycle.has_request:  # nearly always, and then nothing is to be timed
             return http.within(self.cycle.take_body(), limit_bytes)
-        return await http.read_body(self._receive_in_time, limit_bytes)
+        with self.live.body(http.length(self.headers, min(limit_bytes, UNSAID_BYTES))):
+            return await http.read_body(self._receive_in_time, limit_bytes)
 
     async def _receive_in_time(self) -> Message:
         try:
@@ -128,7 +131,9 @@ class Exchange:
         return message
 
     def _not_taken(self) -> ServiceError:
-        self.cycle.close_after_answer()
+        """On a connection that ends, unless more of the request comes, which would then be lost with our answer."""
+        if self.cycle.has_request:
+            self.cycle.close_after_answer()
         return self.live.refusal()
 
     def _call(self, route: Route, peeked: Peeked, body: bytes) -> Call:

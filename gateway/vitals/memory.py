@@ -3,6 +3,8 @@
 What the kernel can take back at any time (the cache of files) does not count as used; what cannot be read is no limit.
 """
 
+import contextlib
+import ctypes
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +55,12 @@ class Memory:
             return 0
         cache, shared = (int(rows.get(name.encode(), 0)) for name in self._names[2:])
         return used - cache + shared
+
+
+def give_back() -> None:
+    """What glibc's allocator keeps for later goes back to the system; others do so by themselves."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _places(groups: Path, own: Path) -> list[tuple[Path, Names]]:

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway.server import Cycle, server
+from gateway.listener import server
+from gateway.server import Cycle
 
 Headers = list[tuple[bytes, bytes]]
 

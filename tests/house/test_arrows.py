@@ -17,8 +17,8 @@ front
 endpoints.admin endpoints.inference endpoints.keys endpoints.models endpoints.operations
 endpoints.accounting
 endpoints.guard endpoints.http explain parts vitals.shedding
-fleet telemetry.otlp server
-telemetry.otlp_wire settle
+fleet telemetry.otlp listener
+telemetry.otlp_wire settle server
 telemetry.traces
 accounts dispatch loading
 auth decisions limits.gossip lane lease limits.limiter relay limits.sharing

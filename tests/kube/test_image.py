@@ -1,5 +1,7 @@
 """The image as a cluster runs it: any user, nothing writable, no capability, few files; and what lies in it."""
 
+import asyncio
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from bench.process import free_port
+from tests.harness import Caller, Connection, answer_bytes, chat, request, upstream
 from tests.kube.tools import CACHE, ROOT, run, tool
 from tests.needs import need
 
@@ -81,12 +84,19 @@ class Container:
 
 @pytest.fixture
 def container(image: str) -> Iterator[Container]:
+    with running(image) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def running(image: str, **more: str) -> Iterator[Container]:
     port, admin = free_port(), free_port()
     env = {
         "ARRIERO_KEY": "the-key",
         "ARRIERO_PORT": f"{port}",
         "ARRIERO_ADMIN_PORT": f"{admin}",
         "ARRIERO_SANDBOX_PORT": "0",
+        **more,
     }
     words = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
     started = podman("run", "--detach", "--network", "host", *HELD, *LIMITS, "--user", "54321:0", *words, image)
@@ -123,6 +133,45 @@ def test_sigterm_ends_it_with_0(container: Container):
     assert podman("stop", "--time", "60", container.id).returncode == 0
     found = json.loads(podman("inspect", container.id).stdout)[0]["State"]
     assert found["ExitCode"] == 0, container.logs()
+
+
+async def post(container: Container, body: bytes) -> int:
+    """The status of a call; 0 where there was none."""
+    port = int(container.url.rpartition(":")[2])
+    caller = Caller(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def send() -> None:
+        with contextlib.suppress(ConnectionError):
+            await caller.send(request(body, authorization="Bearer the-key"))
+
+    sending = asyncio.create_task(send())
+    try:
+        return (await caller.answer()).status
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return 0
+    finally:
+        sending.cancel()
+        caller.close()
+
+
+async def test_e12_more_bodies_than_memory_holds_are_refused_and_nothing_is_killed(image: str):
+    async def answering(connection: Connection) -> None:
+        while await connection.request():
+            connection.upstream.requests.clear()
+            await connection.send(answer_bytes())
+
+    async with upstream(answering) as cloud:
+        with running(image, VLLM_URL=cloud.url, VLLM_MODEL="meta-llama/Llama-3.1-8B-Instruct") as container:
+            large = chat("llama-3.1-8b", user="x" * 30_000_000)
+            flood = await asyncio.gather(*(post(container, large) for _ in range(40)))
+            assert set(flood) == {200, 503}, (flood, container.logs()[-2000:])
+            for _ in range(5):
+                assert await post(container, chat("llama-3.1-8b")) == 200
+            deadline = time.monotonic() + PATIENCE_S
+            while await post(container, large) != 200:  # what the flood took is given back
+                assert time.monotonic() < deadline, container.logs()[-2000:]
+            found = json.loads(podman("inspect", container.id).stdout)[0]["State"]
+            assert (found["Status"], found["OOMKilled"]) == ("running", False)
 
 
 def test_without_a_key_it_refuses_to_be_open(image: str):
