@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import yaml
 
 from gateway import loading
-from tests.kube.tools import CHART, MINORS, ROOT, objects, readme, run, template, tool, values_files
+from tests.kube.tools import CACHE, CHART, MINORS, ROOT, objects, readme, run, template, tool, values_files
+from tests.needs import need
 
 GOLDEN = ROOT / "tests" / "kube" / "golden"
 FILES = values_files()
@@ -69,6 +71,41 @@ def test_kubernetes_knows_every_field(minor: str, tmp_path: Path):
 def _builtin(found: dict[str, Any]) -> bool:
     group = found["apiVersion"].partition("/")[0]
     return "." not in group or (group.endswith(".k8s.io") and group != "gateway.networking.k8s.io")
+
+
+CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject", "ExternalSecret"}
+
+
+def test_the_operators_know_every_field_of_what_is_theirs():
+    """As an API server has it that refuses unknown fields, by the definitions that the operators install."""
+    need("their definitions (tests/system.sh)", (CACHE / "crds").is_dir())
+    schemas = {}
+    for file in (CACHE / "crds").glob("*.yaml"):
+        (defined,) = objects(file.read_text())
+        for version in defined["spec"]["versions"]:
+            of = f"{defined['spec']['group']}/{version['name']}", defined["spec"]["names"]["kind"]
+            schemas[of] = jsonschema_rs.validator_for(strict(version["schema"]["openAPIV3Schema"]))
+    seen = set()
+    for path in FILES:
+        for found in objects(template("--values", path).stdout):
+            if not _builtin(found):
+                seen.add(found["kind"])
+                schemas[found["apiVersion"], found["kind"]].validate(found)
+    assert seen == CUSTOM
+
+
+def strict(schema: Any) -> Any:
+    """The schema of a custom resource, such that a field it does not name is refused."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {word: strict(part) for word, part in schema.items()}
+    if isinstance(schema.get("properties"), dict):
+        found.setdefault("additionalProperties", False)
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        found.pop("additionalProperties", None)
+    return found
 
 
 def test_the_readme_is_made_of_the_values():

