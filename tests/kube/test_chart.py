@@ -1,7 +1,9 @@
 """The chart as it renders: each values file against its golden copy, the schemas of Kubernetes, rules of our own."""
 
+import asyncio
 import os
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from gateway import loading
+from gateway.commands.check import warnings
 from tests.kube.tools import CACHE, CHART, MINORS, ROOT, objects, readme, run, template, tool, values_files
 from tests.needs import need
 
@@ -112,6 +115,10 @@ def test_the_readme_is_made_of_the_values():
     assert (CHART / "README.md").read_text() == readme(), "run `make chart`"
 
 
+WRITTEN = date(2026, 11, 28)
+"""When the examples were: nothing in them was to go soon, and each of their deployments had a price."""
+
+
 def test_the_config_that_is_mounted_is_the_config_of_the_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     found = {file: (yaml.safe_load(file.read_text() or "{}") or {}).get("config") for file in FILES}
     assert sum(map(bool, found.values())) >= 4
@@ -127,7 +134,9 @@ def test_the_config_that_is_mounted_is_the_config_of_the_values(monkeypatch: pyt
             secret = tmp_path / Path(path).name
             secret.write_text(f"secret-{secret.name}")
             text = text.replace(f"file:{path}", f"file:{secret}")
-        loading.parse(text)
+        config = loading.parse(text)
+        if file.parent.name == "values" and file.parents[1].name == "helm":
+            assert asyncio.run(warnings(config, WRITTEN, reach=False)) == [], file.name
 
 
 def test_every_image_is_had_from_the_one_registry():

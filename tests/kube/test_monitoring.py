@@ -18,7 +18,7 @@ import yaml
 from bench.process import free_port
 from helm import dashboards
 from sandbox.run import Sandbox
-from tests.kube.tools import CHART, ROOT, run, tool
+from tests.kube.tools import CHART, ROOT, objects, run, template, tool
 from tests.process import PATIENCE_S, serving
 
 RULES = CHART / "files" / "alerts.yaml"
@@ -175,6 +175,30 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 def test_every_panel_finds_data(read: Prometheus, title: str, query: str):
     text = query.replace("$w", f'namespace=~"{NAMESPACE}"')
     until(lambda: read.query(text), f"{title}: data for {text}")
+
+
+def test_what_scales_asks_for_data_that_is_there(read: Prometheus):
+    """The adapter's rules, as the page has them, and KEDA's queries, as they render."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    (block,) = re.findall(r"```yaml\n(rules:.*?)```", page, re.DOTALL)
+    offered = {}
+    for rule in yaml.safe_load(block)["rules"]["custom"]:
+        series = rule["seriesQuery"].partition("{")[0]
+        assert read.query(rule["seriesQuery"])
+        query = rule["metricsQuery"].replace("<<.Series>>", series).replace("<<.GroupBy>>", "pod")
+        offered[rule.get("name", {}).get("as", series)] = query.replace(
+            "<<.LabelMatchers>>", f'namespace="{NAMESPACE}"'
+        )
+    values = ROOT / "tests" / "kube" / "values"
+    scalers = [o for name in ("in-flight", "loop-lag", "keda", "loop-lag-keda")
+               for o in objects(template("--values", values / f"{name}.yaml").stdout)
+               if o["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]  # fmt: skip
+    wanted = {m["pods"]["metric"]["name"] for o in scalers for m in o["spec"].get("metrics", ())}
+    assert wanted == set(offered)
+    keda = [trigger["metadata"]["query"] for o in scalers for trigger in o["spec"].get("triggers", ())]
+    assert len(keda) == 2
+    for query in (*offered.values(), *keda):
+        until(lambda query=query: read.query(query), f"data for {query}")
 
 
 def test_every_alert_is_evaluated_and_reads_metrics_that_are_there(read: Prometheus):

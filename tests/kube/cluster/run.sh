@@ -28,7 +28,7 @@ down() {
     [ "${#PIDS[@]}" = 0 ] || kill -9 "${PIDS[@]}" 2>/dev/null
     if [ -n "$CONTAINERD" ]; then
         local C="ctr -a $T/ctrd.sock -n k8s.io"
-        for task in $($C tasks ls -q); do $C tasks rm -f "$task" >/dev/null; done
+        for task in $($C tasks ls -q); do $C tasks rm -f "$task" >/dev/null 2>&1; done
         kill "$CONTAINERD"
         wait "$CONTAINERD" 2>/dev/null
     fi
@@ -156,5 +156,6 @@ cd "$ROOT"
 if [ "${1:-}" = shell ]; then
     $N "${SHELL:-/bin/bash}"
 else
-    $N "${PYTHON:-.venv-dev/bin/python}" -m pytest -p no:cacheprovider -vv -s -x --timeout 600 tests/kube/cluster/scenarios.py "$@"
+    $N "${PYTHON:-.venv-dev/bin/python}" -m pytest -p no:cacheprovider -vv -s -x --timeout 600 \
+        tests/kube/cluster/scenarios.py tests/kube/cluster/examples.py "$@"
 fi

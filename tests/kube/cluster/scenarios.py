@@ -9,71 +9,18 @@ import json
 import os
 import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
-
+from tests.kube.cluster.hands import HERE, NAMESPACE, facts, helm, kubectl, left, models, pods, ready, service, until
 from tests.kube.cluster.load import Load, Seen
-from tests.kube.tools import CHART, tool
+from tests.kube.tools import CHART
 
-HERE = Path(__file__).parent
-NAMESPACE = "llama"
 KEY = "key-of-team-a"
 RATE_PER_S = float(os.environ.get("CLUSTER_RATE", "200"))
 STREAMS = int(os.environ.get("CLUSTER_STREAMS", "50"))
 AFTER_S = 3.0
-
-
-def kubectl(*arguments: str, text: str | None = None) -> str:
-    done = subprocess.run(
-        ["kubectl", "-n", NAMESPACE, *arguments], input=text, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}{done.stdout}"
-    return done.stdout
-
-
-def helm(*arguments: str | Path, fails: bool = False) -> str:
-    done = subprocess.run([tool("helm"), "-n", NAMESPACE, *arguments], capture_output=True, text=True, timeout=400)
-    if (done.returncode != 0) is not fails:
-        pytest.fail(f"helm {arguments[0]}: {done.stdout}{done.stderr}\n{facts()}")
-    return done.stdout + done.stderr
-
-
-def facts() -> str:
-    """What the cluster says when something is wrong."""
-    asked = [
-        "get pods -o wide",
-        "get events --sort-by=.lastTimestamp",
-        "logs -l app.kubernetes.io/name=arriero --all-containers --tail=20",
-    ]
-    done = [
-        subprocess.run(["kubectl", "-n", NAMESPACE, *words.split()], capture_output=True, text=True) for words in asked
-    ]
-    return "\n".join(found.stdout[-4000:] + found.stderr[-500:] for found in done)
-
-
-def pods(selector: str = "app.kubernetes.io/component=gateway") -> list[dict[str, Any]]:
-    return list(json.loads(kubectl("get", "pods", "-l", selector, "-o", "json"))["items"])
-
-
-def ready(found: dict[str, Any]) -> bool:
-    conditions = {c["type"]: c["status"] for c in found["status"].get("conditions", ())}
-    return conditions.get("Ready") == "True" and "deletionTimestamp" not in found["metadata"]
-
-
-def until(true: Callable[[], bool], what: str, patience_s: float = 120.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < deadline, f"never: {what}\n{facts()}"
-        time.sleep(0.3)
-
-
-def service() -> str:
-    return kubectl("get", "service", "arriero", "-o", "jsonpath={.spec.clusterIP}")
 
 
 def under_load(work: Callable[[], None], before_s: float = 2.0, share: float = 1.0) -> Seen:
@@ -96,15 +43,6 @@ def under_load(work: Callable[[], None], before_s: float = 2.0, share: float = 1
 
 def nobody_noticed(seen: Seen) -> None:
     assert (seen.failed, seen.cut) == ([], []), seen.text() + "\n" + facts()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def namespace() -> None:
-    kubectl("create", "namespace", NAMESPACE)
-    kubectl(
-        "label", "namespace", NAMESPACE, *(f"pod-security.kubernetes.io/{m}=restricted" for m in ("enforce", "warn"))
-    )
-    until(lambda: "default" in kubectl("get", "serviceaccounts", "-o", "name"), "a service account")
 
 
 def test_a_first_run_needs_no_values_and_answers_a_real_call():
@@ -241,19 +179,12 @@ def test_a_killed_pod_costs_its_own_calls_alone():
     assert sorted(restarts.values()) == [0, 1]
 
 
-def models() -> set[str]:
-    """The routes that a pod, whichever answers, offers."""
-    request = urllib.request.Request(f"http://{service()}:8080/v1/models", headers={"authorization": f"Bearer {KEY}"})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return {model["id"] for model in json.load(response)["data"]}
-
-
 def test_a_changed_config_map_is_taken_up_by_every_pod_in_place():
     names = {p["metadata"]["name"] for p in pods()}
 
     def change() -> None:
         upgrade("--set", "config.routes.extra.deployments={groq}", "--set", "config.routes.extra.weights=llama-3.1-8b")
-        until(lambda: all("extra" in models() for _ in range(20)), "every pod offers the new route", patience_s=180)
+        until(lambda: all("extra" in models(KEY) for _ in range(20)), "every pod offers the new route", patience_s=180)
 
     nobody_noticed(under_load(change))
     assert {p["metadata"]["name"] for p in pods()} == names
@@ -275,7 +206,7 @@ def test_a_broken_config_is_refused_before_anything_changes():
         fails=True,
     )
     assert "rolled back" in said
-    assert "quick" in models()
+    assert "quick" in models(KEY)
     helm("upgrade", "arriero", CHART, "--reuse-values", "--set", "config.rout.x=1", fails=True)
     assert all(ready(p) for p in pods() if p["status"]["phase"] == "Running")
 
@@ -313,6 +244,10 @@ def test_redis_restarts_without_a_failed_soft_call():
     nobody_noticed(under_load(restart))
 
 
+LEFT = (
+    "deployments,statefulsets,services,configmaps,secrets,ingresses,networkpolicies,poddisruptionbudgets,serviceaccounts,"
+    "horizontalpodautoscalers,persistentvolumeclaims"
+)
 AUTOSCALING = (
     "enabled=true,minReplicas=2,maxReplicas=4,cpuPercent=40,"
     "behavior.scaleDown.stabilizationWindowSeconds=15,behavior.scaleDown.policies[0].type=Pods,"
@@ -343,8 +278,4 @@ def test_load_brings_pods_and_quiet_takes_them_away_unnoticed():
 def test_nothing_is_left_after_uninstall():
     helm("uninstall", "arriero", "--wait", "--timeout", "3m")
     until(lambda: pods("app.kubernetes.io/instance=arriero") == [], "its pods are gone")
-    kinds = (
-        "deployments,statefulsets,services,configmaps,secrets,ingresses,networkpolicies,poddisruptionbudgets,"
-        "serviceaccounts,horizontalpodautoscalers,persistentvolumeclaims"
-    )
-    assert kubectl("get", kinds, "-l", "app.kubernetes.io/instance=arriero", "-o", "name") == ""
+    assert left(LEFT) == ""
