@@ -48,7 +48,6 @@ class Vitals:
         if shed != self._live.shed:
             self._live.shed = shed
             self._log.write("shedding", why=shed or "over", lag_s=round(lag_s, 3), memory_bytes=self._used_bytes)
-
         if short or self._pressed:
             self._pressed = False
             give_back()

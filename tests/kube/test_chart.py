@@ -13,6 +13,7 @@ import yaml
 
 from gateway import loading
 from gateway.commands.check import warnings
+from gateway.reload import NEEDS_RESTART
 from tests.kube.tools import CACHE, CHART, MINORS, ROOT, objects, readme, run, template, tool, values_files
 from tests.needs import need
 
@@ -137,6 +138,39 @@ def test_the_config_that_is_mounted_is_the_config_of_the_values(monkeypatch: pyt
         config = loading.parse(text)
         if file.parent.name == "values" and file.parents[1].name == "helm":
             assert asyncio.run(warnings(config, WRITTEN, reach=False)) == [], file.name
+
+
+PARTS: dict[str, Any] = {
+    "providers": {"groq": {"type": "groq", "api_key": "env:K"}},
+    "routes": {"r": {"deployments": ["groq"], "weights": "llama-3.1-8b"}},
+    "keys": [{"name": "a", "key": "env:A"}],
+    "store": {"keep_days": 7},
+    "telemetry": {"otlp": "https://otel.example.com"},
+    "server": {"grace_s": 600},
+}
+
+
+def pod_annotations(tmp_path: Path, config: dict[str, Any]) -> Any:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"config": config}))
+    (found,) = (o for o in objects(template("--values", file).stdout) if o["kind"] == "Deployment")
+    return found["spec"]["template"]["metadata"].get("annotations")
+
+
+CHANGED: dict[str, Any] = {
+    "routes": {"s": {"deployments": ["groq"]}},
+    "keys": [{"name": "b", "key": "env:A"}],
+    "store": {"keep_days": 8},
+    "telemetry": {"otlp": "https://other.example.com"},
+    "server": {"max_body_bytes": 1000},
+}
+
+
+@pytest.mark.parametrize("part", CHANGED)
+def test_pods_roll_for_what_a_process_takes_up_at_its_start_alone(part: str, tmp_path: Path):
+    assert set(NEEDS_RESTART) < set(CHANGED)
+    before, after = pod_annotations(tmp_path, PARTS), pod_annotations(tmp_path, {**PARTS, part: CHANGED[part]})
+    assert (before != after) is (part in NEEDS_RESTART)
 
 
 def test_every_image_is_had_from_the_one_registry():
