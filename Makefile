@@ -35,7 +35,7 @@ image:                              ## the container image; EXTRAS=litellm for t
 chart: .venv-dev/.installed         ## write what is made of other files: values.schema.json, the chart's README
 	@.venv-dev/bin/python -m helm.values_schema
 	@.venv-dev/bin/python -m helm.dashboards
-	@helm-docs --chart-search-root helm || echo "No helm-docs: README.md of the chart is as it was" >&2
+	@.venv-dev/bin/python -m tests.kube.tools
 
 cluster: .venv-dev/.installed       ## a real one-node Kubernetes: the chart installed, upgraded, drained, killed under load
 	@tests/kube/cluster/run.sh

@@ -21,7 +21,8 @@ if ! buildah inspect --type image "$BASE" >/dev/null 2>&1; then
             --dpkgopt='path-exclude=/usr/share/locale/*' trixie "$CACHE/base.part"
         mv "$CACHE/base.part" "$CACHE/base.tar"
     fi
-    printf 'FROM scratch\nADD base.tar /\nRUN ln -s python3 /usr/bin/python\n' > "$CACHE/base.Dockerfile"
+    # One program with the setuid bit, as the real one has several: the image must take it away.
+    printf 'FROM scratch\nADD base.tar /\nRUN ln -s python3 /usr/bin/python && chmod u+s /usr/bin/passwd\n' > "$CACHE/base.Dockerfile"
     buildah bud --quiet --isolation chroot -f "$CACHE/base.Dockerfile" -t "$BASE" "$CACHE" >/dev/null
 fi
 # pip in the build reads certificates and settings of this machine, if it has its own.

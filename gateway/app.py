@@ -39,6 +39,7 @@ from gateway.settle import Books, Settlement
 from gateway.telemetry.otlp import Telemetry
 from gateway.telemetry.traces import Traces
 from gateway.types import Endpoint
+from gateway.vitals.shedding import Vitals
 
 ENDPOINTS: tuple[Endpoint, ...] = ("chat/completions", "completions", "embeddings")
 
@@ -58,6 +59,7 @@ class Gateway:
     ) -> None:
         self.log, self.metrics, self.decisions = log or Log(), Metrics(), Decisions()
         self.live = Live(self.metrics.in_flight, self.metrics.draining)
+        self.vitals = Vitals(self.live, self.metrics, self.log)
         self._lasting = Lasting(catalog or Catalog.load(), self.metrics, clock, wall)
         self._book = Book(clock, wall)
         self._shared = shared_book(config.store, self._book, self.metrics, self.log, clock)
@@ -121,6 +123,7 @@ class Gateway:
         return Parts(fleet, keyring, dispatcher, settlement, self.live, limiter)
 
     async def start(self) -> None:
+        self.vitals.start()
         if self._shared is not None:
             await self._shared.start()
         if self.ledger is not None:
@@ -198,4 +201,5 @@ class Gateway:
             await self.ledger.aclose()
         if self._telemetry is not None:
             await self._telemetry.aclose()
+        self.vitals.stop()
         self.log.flush()

@@ -26,6 +26,7 @@ class ClientConnection(Protocol):
     transport: asyncio.Transport
     flow: FlowControl
     task: Cancellable | None
+    unwanted: bool
 
     @property
     def lost(self) -> bool: ...

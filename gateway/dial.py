@@ -7,6 +7,7 @@ Rule 3. A name is looked up off the event loop, by one lookup at a time. The las
 """
 
 import asyncio
+import errno
 import functools
 import itertools
 import os
@@ -150,6 +151,8 @@ def _fault(error: OSError, tls: bool) -> tuple[FaultKind, str]:
             return "tls", f"the TLS handshake failed ({error.reason or 'broken'})"
         case ConnectionResetError() | ConnectionAbortedError() | BrokenPipeError() if tls:
             return "tls", "the connection broke during the TLS handshake"
+        case OSError(errno=errno.EMFILE | errno.ENFILE):
+            return "no_files", "this gateway may open no further file"
         case _:
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
             return "refused", f"cannot connect ({reason.lower()})"

@@ -179,7 +179,7 @@ class Dispatcher:
             return passed_on(last.error, last.outcome, last.lane.provider.secrets)
         waits = [f.retry_after_s for f in failed if f.retry_after_s is not None]
         rows = [(f.lane.deployment.name, f.error, f.outcome) for f in failed]
-        return final_error(rows, min(waits, default=1.0 if _all_quota(failed) else None))
+        return final_error(rows, min(waits, default=1.0 if _none_said(failed) else None))
 
 
 def _within(attempt: Attempt, call: Call, trace: Trace) -> Call:
@@ -196,8 +196,9 @@ def _hurried(call: Call, lane: Lane, seconds: float, now: float) -> bool:
     return now >= call.deadline - LEAST_S and seconds < (3 * known.p95_s if known else UNKNOWN_S)
 
 
-def _all_quota(failed: Iterable[_Failed]) -> bool:
-    return all(f.outcome.fault == "quota" for f in failed)
+def _none_said(failed: Iterable[_Failed]) -> bool:
+    """Whether to come again soon is good advice where no cloud gave any."""
+    return all(f.outcome.fault in ("quota", "ours") for f in failed)
 
 
 def _after_overflow(failed: _Failed, candidate: Candidate, waiting: Sequence[Candidate]) -> list[Candidate]:

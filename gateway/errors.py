@@ -16,6 +16,7 @@ FaultKind = Literal[
     "proxy",  # a forward proxy on the way said no, or nonsense
     "connect_timeout",
     "pool_timeout",  # every connection of the account is busy
+    "no_files",  # this process may open no further file
     "first_byte_timeout",
     "idle_timeout",  # no data within idle_s
     "total_timeout",

@@ -2,17 +2,26 @@
 
 Rule 1. From the first SIGTERM on the gateway is not ready, and every answer says `connection: close`.
 Rule 2. Live calls run to their end within the grace period; those cut after it are told so.
+Rule 3. Calls may also be shed for a while (vitals/ says when and why): refused as long as they have gone nowhere.
 """
 
 import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import Gauge
+
+from gateway.errors import ServiceError
 
 Task = asyncio.Task[Any]
 HEARD_S = 60.0
 MOST_HEARD = 100
 """How long, and how many at once, calls go on whose client left and whose cloud is paid to the end all the same."""
+COPIES = 4
+"""Of a body at the most: its pieces and the whole; or the whole, what a cloud is sent, and what is not written yet."""
+SEEN_S = 0.3
+"""After that long what a body takes has been seen in the memory that is used."""
 
 
 class Live:
@@ -25,6 +34,10 @@ class Live:
         self._draining = draining
         self._empty = asyncio.Event()  # set whenever the last live call ends
         self.draining = self.closed = False
+        self.shed = ""  # why calls are refused at present
+        self.late: Callable[[], bool] = bool
+        self.room: Callable[[int], bool] = lambda size_bytes: True
+        self._coming_bytes = 0
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -61,6 +74,26 @@ class Live:
     def close(self) -> None:
         """New calls are refused from now on."""
         self.closed = True
+
+    def refusal(self, why: str = "has no room for one more connection") -> ServiceError:
+        """What a call is told that is not taken."""
+        why = "is taking leave" if self.closed else self.shed or why
+        return ServiceError(503, "overloaded", f"This gateway {why}: send the call again.", retry_after_s=1)
+
+    @contextlib.contextmanager
+    def body(self, size_bytes: int) -> Iterator[None]:
+        """While so large a body comes. Raises ServiceError where memory has no room for it and those that come already:
+        what a large call needs it needs at once, between two looks at the memory."""
+        if not self.room(COPIES * (self._coming_bytes + size_bytes)):
+            raise self.refusal("is short of memory")
+        self._coming_bytes += size_bytes
+        try:
+            yield
+        finally:
+            asyncio.get_running_loop().call_later(SEEN_S, self._came, size_bytes)
+
+    def _came(self, size_bytes: int) -> None:
+        self._coming_bytes -= size_bytes
 
     async def ended(self, within_s: float) -> bool:
         """Waits until no call is live; False when `within_s` was not enough."""

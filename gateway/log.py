@@ -58,8 +58,7 @@ class Log:
 
     def write(self, event: str, **fields: object) -> None:
         """One record. Field values are numbers, text or None."""
-        record = {"ts": round(self._wall(), 3), "event": event, **fields}
-        self._add(_human(record) if self.human else _json(record))
+        self._add(self._record(event, fields))
 
     def write_call(self, call: CallLine) -> None:
         """The record of a call."""
@@ -85,8 +84,19 @@ class Log:
         """Writes what waits; a reader that is gone loses it, and nothing else happens."""
         self._timer = None
         waiting, self._waiting = self._waiting, []
+        self._put(b"".join(waiting))
+
+    def write_now(self, event: str, **fields: object) -> None:
+        """One record at once, from any thread: for when the loop may never come to write it."""
+        self._put(self._record(event, fields))
+
+    def _record(self, event: str, fields: Mapping[str, object]) -> bytes:
+        record = {"ts": round(self._wall(), 3), "event": event, **fields}
+        return _human(record) if self.human else _json(record)
+
+    def _put(self, lines: bytes) -> None:
         try:
-            self._out.write(b"".join(waiting))
+            self._out.write(lines)
             self._out.flush()
         except (OSError, ValueError):
             return

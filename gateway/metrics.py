@@ -18,6 +18,7 @@ from gateway.types import Deployment
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Buckets that OpenTelemetry advises for gen_ai.client.operation.duration."""
+LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 STATUSES = {
     status: str(status) for status in (200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 499, 500, 502, 503, 504)
@@ -63,6 +64,7 @@ class Metrics:
         self.requests = self._counter("arriero_requests", "Calls answered, by status.", ("route", "key", "status"))
         self.attempts = self._counter("arriero_attempts", "Attempts at a deployment, by outcome.", (*at, "outcome"))
         self.cost = self._counter("arriero_cost_usd", "What attempts cost at the price in force.", at)
+        self.compared = self._counter("arriero_baseline_usd", "What calls would have cost at the baseline.", ("route",))
         self.estimated = self._counter("arriero_usage_estimated", "Answers whose cloud sent no usage.", at)
         self.removed = self._counter("arriero_policy_removed", "Candidates a policy removed.", (*at, "policy"))
         self.retries_refused = self._counter(
@@ -83,6 +85,14 @@ class Metrics:
             "arriero_keys_store_away", "1 while changes of run-time keys are not seen.", registry=self.registry
         )
         self.draining = Gauge("arriero_draining", "1 while the gateway takes leave.", registry=self.registry)
+        self.loop_lag = self._histogram("arriero_event_loop_lag_seconds", "How late what is due runs.", (), LAGS)
+        self.shedding = Gauge("arriero_shedding", "1 while calls are refused to save the rest.", registry=self.registry)
+        self.memory_limit = Gauge(
+            "arriero_memory_limit_bytes", "What the container may use; 0: no limit.", registry=self.registry
+        )
+        self.memory_used = Gauge(
+            "arriero_memory_used_bytes", "What it uses and cannot give back at once.", registry=self.registry
+        )
 
     def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
         counter = Counter(name, text, labels)

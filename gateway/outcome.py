@@ -17,7 +17,7 @@ from gateway.types import Frozen
 
 MAX_COOL_S = 300.0
 
-Fault = Literal["caller", "overflow", "unfit", "cloud", "quota", "credential", "gone"]
+Fault = Literal["caller", "overflow", "unfit", "ours", "cloud", "quota", "credential", "gone"]
 
 UNFIT = frozenset({"unsupported_feature", "unknown_parameter"})
 """The codes of our own refusals that say: not at this deployment."""
@@ -40,7 +40,7 @@ class Outcome(Frozen, frozen=True):
     @property
     def counts(self) -> bool:
         """Whether it says something bad about the deployment."""
-        return self.fault not in ("caller", "overflow", "unfit")
+        return self.fault not in ("caller", "overflow", "unfit", "ours")
 
 
 def _timeout(name: str) -> Outcome:
@@ -63,6 +63,7 @@ BY_KIND: Mapping[FaultKind, Outcome] = {
     "proxy": Outcome("proxy", "cloud"),
     "connect_timeout": _timeout("connect_timeout"),
     "pool_timeout": Outcome("pool_timeout", "cloud", 503),
+    "no_files": Outcome("no_files", "ours", 503, "overloaded"),
     "first_byte_timeout": _timeout("first_byte_timeout"),
     "idle_timeout": _timeout("idle_timeout"),
     "total_timeout": _timeout("total_timeout"),

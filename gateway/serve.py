@@ -2,12 +2,15 @@
 
 Rule 1. SIGTERM: not ready at once, new calls still taken for drain_s, live ones to their end within grace_s.
 Rule 2. A second signal, or the end of the grace period, cuts what is left; every cut stream is told so.
+Rule 3. Clients may have half of the files that this process may open: each of their calls may need one more upstream,
+        and probes, the ledger and Redis need some whatever clients do.
 """
 
 import asyncio
 import contextlib
 import gc
 import ipaddress
+import resource
 import signal
 import socket
 import sys
@@ -17,15 +20,18 @@ from typing import Any
 
 from gateway.app import Gateway
 from gateway.errors import ConfigError
+from gateway.listener import Server, server
 from gateway.parts import Parts
 from gateway.reload import ConfigFile, Reloader
-from gateway.server import Server, server
 from gateway.types import Frozen
 
 CUT_S = 2.0
 """How long cut streams may take to say so."""
 SWITCH_S = 0.001
 """Python's own 5 ms is what one call in a hundred would wait for a thread."""
+DOORS = 16
+FILES_OF_OUR_OWN = 64 + 2 * DOORS
+"""What else is open: the two ports by all their doors, the loop, the ledger, Redis, libraries while they are read."""
 
 
 class Listen(Frozen, frozen=True):
@@ -57,6 +63,21 @@ def bind(host: str, port: int, flag: str, *, shared: bool = False) -> socket.soc
         ) from error
     sock.setblocking(False)
     return sock
+
+
+def doors(sock: socket.socket) -> list[socket.socket]:
+    """The listening socket many times over, for libuv takes one connection from each a round of the loop: under load,
+    when a round takes long, a crowd that comes at once, probes among it, would wait for seconds."""
+    return [sock, *(sock.dup() for _ in range(DOORS - 1))]
+
+
+def most_connections() -> int:
+    """How many clients may be connected at once, by the limit of open files, raised first as far as we may."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # "unlimited", where the system does not mean it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**20 if files == resource.RLIM_INFINITY else max(1, (files - FILES_OF_OUR_OWN) // 2)
 
 
 def loopback(host: str) -> bool:
@@ -135,8 +156,8 @@ async def running(gateway: Gateway, listen: Listen) -> AsyncIterator[Running]:
         sockets.append(bind(listen.admin_host, listen.admin_port, "admin-"))
         opened.callback(sockets[1].close)
         await gateway.start()
-        servers = [server(gateway.public), server(gateway.admin)]
-        tasks = [asyncio.create_task(s.serve(sockets=[sock])) for s, sock in zip(servers, sockets, strict=True)]
+        servers = [server(gateway.public, connections=most_connections()), server(gateway.admin)]
+        tasks = [asyncio.create_task(s.serve(doors(sock))) for s, sock in zip(servers, sockets, strict=True)]
         found = Running(gateway, sockets, servers)
         try:
             while not all(s.started for s in servers):  # noqa: ASYNC110  (uvicorn has no event for it)

@@ -5,17 +5,13 @@ An offer of another protocol is declined by answering in HTTP/1.1 (RFC 9110, 7.8
 Source: uvicorn 0.54 `protocols/http/httptools_impl.py`; the hooks below are all that is used of its inside."""
 
 import asyncio
-import contextlib
-import socket
 import urllib.parse
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
 
 import httptools
-import uvicorn
 from uvicorn._types import ASGIVersions
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -25,7 +21,8 @@ from gateway.errors import error_body
 MAX_HEAD_BYTES = 65536
 """What may come of a request's head before it is whole, give or take one read."""
 UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
-POLL_S = 0.005
+UNWANTED_S, UNWANTED = 1.0, 16
+"""For so long, and so many at once, connections beyond the bound are kept to be told that there is no room."""
 MAX_KNOWN_URL = 128
 """Bytes of a URL that is kept once it was read: nearly every call comes to one of a few."""
 ASGI: ASGIVersions = {"version": "3.0", "spec_version": "2.3"}
@@ -47,6 +44,7 @@ class Protocol(HttpToolsProtocol):
     in_head = False
     head_bytes = 0
     idle_since = 0.0
+    unwanted = False
     hot: Mapping[str, Hot] = {}
     cycle: Cycle | RequestResponseCycle  # type: ignore[assignment]
     pipeline: deque[tuple[Cycle | RequestResponseCycle, Hot | None]]  # type: ignore[assignment]
@@ -54,6 +52,10 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.hot = getattr(self.app, "hot", {})
+        beyond = 0 if self.limit_concurrency is None else len(self.connections) - self.limit_concurrency
+        if beyond > 0:
+            self.unwanted = True
+            self.loop.call_later(UNWANTED_S if beyond <= UNWANTED else 0.0, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -227,59 +229,3 @@ class Protocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
-
-
-class Server(uvicorn.Server):
-    """A server that leaves signals to the one who runs it, and sleeps until it is told to end."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._leaving = asyncio.Event()
-
-    def leave(self) -> None:
-        """Ends `serve`, once."""
-        self.should_exit = True
-        self._leaving.set()
-
-    async def main_loop(self) -> None:
-        await self._leaving.wait()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Closes what listens and what is idle, and lets what is written already leave the buffers."""
-        for listener in self.servers:
-            listener.close()
-        for sock in sockets or []:
-            sock.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
-                while self.server_state.connections:  # noqa: ASYNC110  (uvicorn has no event for it)
-                    await asyncio.sleep(POLL_S)
-        for task in list(self.server_state.tasks):
-            task.cancel()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def server(app: Any, keep_alive_s: int = 75) -> Server:
-    """A server for an ASGI app; give it a bound socket with `serve(sockets=[…])`."""
-    config = uvicorn.Config(
-        app,
-        interface="asgi3",
-        http=Protocol,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=keep_alive_s,
-        timeout_graceful_shutdown=1,
-        backlog=4096,
-    )
-    return Server(config)

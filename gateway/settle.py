@@ -23,7 +23,7 @@ from gateway.outcome import judge
 from gateway.prices import usd
 from gateway.router import Attempt, Decision
 from gateway.telemetry.traces import OPERATIONS, Traced, Traces
-from gateway.types import Call, Usage
+from gateway.types import NANO_PER_USD, Call, Price, Usage
 
 
 class Ended(NamedTuple):
@@ -145,6 +145,8 @@ class Settlement:
         if self.ledger is not None:
             self.ledger.keep(decision.id, line)
         self.log.write_call(_line(decision, opened, usage, ended, seconds))
+        if self.lines.baseline is not None and call.endpoint != "embeddings":
+            self._compare(self.lines.baseline.price, decision, charged(decision, opened, ended))
         status = STATUSES.get(ended.status, "other")
         self.metrics.requests.labels(call.route, call.tenant.name, status).inc()
         self.metrics.duration.labels(OPERATIONS[call.endpoint], call.route).observe(seconds)
@@ -152,6 +154,12 @@ class Settlement:
             self.metrics.removed.labels(call.route, name, policy).inc()
         if call.trace is not None and self.traces is not None:
             self.traces.end(Traced(decision, opened, usage, ended.status, ended.code, began, now))
+
+    def _compare(self, price: Price, decision: Decision, attempt: Attempt | None) -> None:
+        """As the ledger does it: what the client got, at the price of the baseline."""
+        if attempt is not None and (used := attempt.usage) is not None:
+            nano = price.cost(used.prompt_tokens, used.output_tokens, used.cached_tokens)
+            self.metrics.compared.labels(decision.call.route).inc(nano / NANO_PER_USD)
 
     def refused(self, id_: str, key: str, endpoint: str, ended: Ended, seconds: float) -> None:
         """Closes a request that was no call yet: its key, body or model was not in order."""

@@ -16,6 +16,7 @@ class Panel(NamedTuple):
     unit: str
     queries: Mapping[str, str]
     text: str = ""
+    least: int | None = 0
 
 
 def quantile(share: float, metric: str, *by: str) -> str:
@@ -34,6 +35,12 @@ CALLS = rate("arriero_requests_total", "route")
 FAILED = rate("arriero_requests_total", "route", where=', status=~"5.."')
 SPENT_S = rate(f"{DURATION}_sum", "gen_ai_request_model")
 OUTPUT = rate(f"{USED}_sum", "gen_ai_request_model", where=', gen_ai_token_type="output"')
+LAG = "arriero_event_loop_lag_seconds"
+OURS = "and on (instance) arriero_in_flight_calls"
+"""Metrics of processes are everybody's; those beside ours are."""
+MEMORY_LIMIT = "arriero_memory_limit_bytes{$w}"
+COST_24H = "sum by (route) (increase(arriero_cost_usd_total{$w}[24h]))"
+BASELINE_24H = "sum by (route) (increase(arriero_baseline_usd_total{$w}[24h]))"
 ATTEMPTS_A_CALL = "sum(rate(arriero_attempts_total{$w}[5m])) / sum(rate(arriero_requests_total{$w}[5m]))"
 
 DASHBOARDS: Mapping[str, Sequence[tuple[str, Sequence[Panel]]]] = {
@@ -77,9 +84,53 @@ DASHBOARDS: Mapping[str, Sequence[tuple[str, Sequence[Panel]]]] = {
             "Gateway",
             [
                 Panel("Calls in flight", "short", {"{{pod}}": "sum by (pod) (arriero_in_flight_calls{$w})"}),
+                Panel(
+                    "Event loop lag",
+                    "s",
+                    {
+                        "mean {{pod}}": f"{rate(f'{LAG}_sum', 'pod')} / {rate(f'{LAG}_count', 'pod')}",
+                        "p99 {{pod}}": quantile(0.99, LAG, "pod"),
+                    },
+                    "How late what is due runs: the first sign of too much to do. Not ready above 1 s.",
+                ),
+                Panel(
+                    "CPU",
+                    "percentunit",
+                    {"{{pod}}": f"sum by (pod) (rate(process_cpu_seconds_total{{$w}}[5m]) {OURS})"},
+                    "Of one core, which is all that a pod can use.",
+                ),
+                Panel(
+                    "Memory",
+                    "bytes",
+                    {
+                        "{{pod}}": f"sum by (pod) (process_resident_memory_bytes{{$w}} {OURS})",
+                        "limit {{pod}}": f"sum by (pod) ({MEMORY_LIMIT})",
+                    },
+                ),
+                Panel(
+                    "Memory, share of the limit",
+                    "percentunit",
+                    {"{{pod}}": f"sum by (pod) (arriero_memory_used_bytes{{$w}} / {MEMORY_LIMIT})"},
+                    "Calls are refused above 90 %.",
+                ),
+                Panel(
+                    "Open files, share of the limit",
+                    "percentunit",
+                    {"{{pod}}": f"sum by (pod) (process_open_fds{{$w}} / process_max_fds{{$w}} {OURS})"},
+                    "Clients may have half of them.",
+                ),
+                Panel(
+                    "Calls refused to save the rest",
+                    "short",
+                    {"{{pod}}": "sum by (pod) (arriero_shedding{$w})"},
+                    "1 while memory or the event loop has no room.",
+                ),
                 Panel("Pods taking leave", "short", {"draining": "sum(arriero_draining{$w})"}),
-                Panel("Memory", "bytes", {"{{pod}}": "sum by (pod) (process_resident_memory_bytes{$w})"}),
-                Panel("CPU", "percentunit", {"{{pod}}": rate("process_cpu_seconds_total", "pod")}),
+                Panel(
+                    "Calls that pods taking leave wait for",
+                    "short",
+                    {"{{pod}}": "sum by (pod) (arriero_in_flight_calls{$w} * arriero_draining{$w})"},
+                ),
                 Panel(
                     "Config in force",
                     "short",
@@ -182,6 +233,19 @@ DASHBOARDS: Mapping[str, Sequence[tuple[str, Sequence[Panel]]]] = {
                     {"{{deployment}}": "sum by (deployment) (increase(arriero_cost_usd_total{$w}[24h]))"},
                 ),
                 Panel(
+                    "Saved in the last 24 hours",
+                    "currencyUSD",
+                    {"{{route}}": f"{BASELINE_24H} - {COST_24H}"},
+                    "Against the closed model that `baseline` in the config names; below 0 it would have been cheaper.",
+                    least=None,
+                ),
+                Panel(
+                    "Saved, share",
+                    "percentunit",
+                    {"{{route}}": f"1 - {COST_24H} / ({BASELINE_24H} > 0)"},
+                    least=None,
+                ),
+                Panel(
                     "Budget left",
                     "currencyUSD",
                     {"{{scope}} {{owner}} a {{per}}": "min by (scope, owner, per) (arriero_budget_left_usd{$w})"},
@@ -226,7 +290,7 @@ def panel(found: Panel, number: int, y: int) -> dict[str, Any]:
         "description": found.text,
         "datasource": source,
         "gridPos": {"h": 8, "w": 12, "x": 12 * (number % 2), "y": y},
-        "fieldConfig": {"defaults": {"unit": found.unit, "min": 0}, "overrides": []},
+        "fieldConfig": {"defaults": {"unit": found.unit, "min": found.least}, "overrides": []},
         "targets": targets,
     }
 

@@ -12,7 +12,7 @@ from gateway.schema import schema
 CHART = Path(__file__).parent / "arriero"
 FREE = {"type": "object"}
 CHOICES: Mapping[str, Any] = {
-    "autoscaling.metric": {"enum": ["cpu", "in_flight", "keda"]},
+    "autoscaling.metric": {"enum": ["cpu", "in_flight", "loop_lag"]},
     "externalSecrets.as": {"enum": ["env", "files"]},
     "externalSecrets.storeRef.kind": {"enum": ["SecretStore", "ClusterSecretStore"]},
     "image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},

@@ -56,9 +56,14 @@ def check_length(headers: Mapping[bytes, bytes], limit_bytes: int) -> None:
         raise ClientError(
             415, "unsupported_encoding", "The request body must not be compressed: leave content-encoding out."
         )
-    length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > limit_bytes:
+    if length(headers, 0) > limit_bytes:
         raise _too_large(limit_bytes)
+
+
+def length(headers: Mapping[bytes, bytes], otherwise: int) -> int:
+    """How large a body says that it is."""
+    said = headers.get(b"content-length", b"")
+    return int(said) if said.isdigit() else otherwise
 
 
 async def read_body(more: Callable[[], Awaitable[bytes]], limit_bytes: int) -> bytes:

@@ -27,6 +27,8 @@ from gateway.types import Call, Endpoint, Tenant, Usage
 DEFAULT_DEADLINE_S = 600.0
 BODY_IDLE_S = 30.0
 """How long the next piece of a request body may take."""
+UNSAID_BYTES = 1024 * 1024
+"""What is made ready for a body that does not say how large it is."""
 STALL_S = 5.0
 """How long after its deadline a client may still read what it was sent; then its connection is cut."""
 
@@ -107,8 +109,8 @@ class Exchange:
 
     async def _answered(self) -> Ended:
         self.tenant = self.parts.keyring.tenant(self.headers.get(b"authorization"))
-        if self.live.closed:
-            raise ServiceError(503, "overloaded", "This gateway is taking leave: send the call again.", retry_after_s=1)
+        if self.live.closed or self.live.shed or self.connection.unwanted:
+            raise self._not_taken()
         self.deadline = self.began + self._timeout_s()
         body = self._body_here() if not self.cycle.more_body else await self._body_to_come()
         self.connection.read_on()
@@ -137,7 +139,8 @@ class Exchange:
         """The same as it comes. Raises ClientError, 408 among others."""
         limit_bytes = self.parts.fleet.config.server.max_body_bytes
         http.check_length(self.headers, limit_bytes)
-        body = await http.read_body(self._more_in_time, limit_bytes)
+        with self.live.body(http.length(self.headers, min(limit_bytes, UNSAID_BYTES))):
+            body = await http.read_body(self._more_in_time, limit_bytes)
         if self.cycle.disconnected:
             raise ClientError(400, "invalid_request", "The client left before its request was whole.")
         return body
@@ -145,10 +148,19 @@ class Exchange:
     async def _more_in_time(self) -> bytes:
         try:
             async with asyncio.timeout(min(BODY_IDLE_S, self.deadline - self.clock())):
-                return await self.cycle.more()
+                piece = await self.cycle.more()
         except TimeoutError:
             self.cycle.close_after_answer()
             raise ClientError(408, "request_timeout", "The request body stopped coming: send it again.") from None
+        if piece and self.live.shed:
+            raise self._not_taken()
+        return piece
+
+    def _not_taken(self) -> ServiceError:
+        """On a connection that ends, unless more of the request comes, which would then be lost with our answer."""
+        if not self.cycle.more_body:
+            self.cycle.close_after_answer()
+        return self.live.refusal()
 
     def _call(self, route: Route, peeked: Peeked, body: bytes) -> Call:
         session = self.headers.get(b"x-arriero-session")

@@ -17,10 +17,12 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """The config is loaded and calls are taken; 503 while draining."""
+    """The config is loaded and calls are taken; 503 while draining, shedding or more than a second late."""
     live: Live = request.app.state.live
     if live.draining:
         return Response(b'{"status":"draining"}', 503, media_type="application/json")
+    if live.shed or live.late():
+        return Response(b'{"status":"overloaded"}', 503, media_type="application/json")
     return Response(b'{"status":"ready"}', media_type="application/json")
 
 

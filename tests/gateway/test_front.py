@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from gateway.cycle import Cycle
-from gateway.server import server
+from gateway.listener import server
 
 Headers = list[tuple[bytes, bytes]]
 

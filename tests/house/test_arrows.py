@@ -16,9 +16,9 @@ app
 front
 endpoints.admin endpoints.inference endpoints.keys endpoints.models endpoints.operations
 endpoints.accounting
-endpoints.guard endpoints.http explain parts
-fleet telemetry.otlp server
-telemetry.otlp_wire settle
+endpoints.guard endpoints.http explain parts vitals.shedding
+fleet telemetry.otlp listener
+telemetry.otlp_wire settle server
 telemetry.traces
 accounts dispatch loading
 auth decisions limits.gossip lane lease limits.limiter relay limits.sharing
@@ -31,9 +31,10 @@ ledger.insert ledger.journal ledger.migrations ledger.recall ledger.reports ledg
 ledger.database ledger.rows ledger.underway
 limits.shared_book
 answer config limits.eviction live metrics limits.outage plugins router limits.shares limits.wires yaml_file
-cycle log limits.store
+cycle limits.store vitals.pulse
+log
 limits.allowance
-account limits.bound catalog charges health homes probe tally
+account limits.bound catalog charges health homes probe tally vitals.memory
 keys.keyformat ledger.place peek keys.pepper prices limits.redis_url sse transport worker
 forward
 limits.book connection dial
@@ -46,7 +47,7 @@ errors secret
 """The core from the top down: a module may import those of the lines below its own, none of its own line."""
 
 DEPTH = {f"gateway.{name}": depth for depth, line in enumerate(LAYERS.split("\n")) for name in line.split()}
-PACKAGES = {f"gateway.{name}" for name in ("commands", "endpoints", "keys", "ledger", "limits", "telemetry")}
+PACKAGES = {f"gateway.{name}" for name in ("commands", "endpoints", "keys", "ledger", "limits", "telemetry", "vitals")}
 CORE = sorted(name for name in modules() if name.startswith("gateway.") and name not in PACKAGES)
 
 FOR_PROVIDERS = {"types", "errors", "account", "secret", "proxy", "transport", "sse", "peek", "outcome", "answer"}

@@ -1,15 +1,21 @@
 """The chart as it renders: each values file against its golden copy, the schemas of Kubernetes, rules of our own."""
 
+import asyncio
 import os
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import yaml
 
 from gateway import loading
-from tests.kube.tools import CHART, MINORS, ROOT, objects, run, template, tool, values_files
+from gateway.commands.check import warnings
+from gateway.reload import NEEDS_RESTART
+from tests.kube.tools import CACHE, CHART, MINORS, ROOT, objects, readme, run, template, tool, values_files
+from tests.needs import need
 
 GOLDEN = ROOT / "tests" / "kube" / "golden"
 FILES = values_files()
@@ -71,6 +77,51 @@ def _builtin(found: dict[str, Any]) -> bool:
     return "." not in group or (group.endswith(".k8s.io") and group != "gateway.networking.k8s.io")
 
 
+CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject", "ExternalSecret"}
+
+
+def test_the_operators_know_every_field_of_what_is_theirs():
+    """As an API server has it that refuses unknown fields, by the definitions that the operators install."""
+    need("their definitions (tests/system.sh)", (CACHE / "crds").is_dir())
+    schemas = {}
+    for file in (CACHE / "crds").glob("*.yaml"):
+        (defined,) = objects(file.read_text())
+        for version in defined["spec"]["versions"]:
+            of = f"{defined['spec']['group']}/{version['name']}", defined["spec"]["names"]["kind"]
+            schemas[of] = jsonschema_rs.validator_for(strict(version["schema"]["openAPIV3Schema"]))
+    seen = set()
+    for path in FILES:
+        for found in objects(template("--values", path).stdout):
+            if not _builtin(found):
+                seen.add(found["kind"])
+                schemas[found["apiVersion"], found["kind"]].validate(found)
+    assert seen == CUSTOM
+
+
+def strict(schema: Any) -> Any:
+    """The schema of a custom resource, such that a field it does not name is refused."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {word: strict(part) for word, part in schema.items()}
+    if isinstance(schema.get("properties"), dict):
+        found.setdefault("additionalProperties", False)
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        found.pop("additionalProperties", None)
+    return found
+
+
+def test_the_readme_is_made_of_the_values():
+    page = readme()
+    assert (CHART / "README.md").read_text() == page, "run `make chart`"
+    assert [line for line in page.splitlines() if line.endswith("|  |")] == [], "say what they are: `# -- …`"
+
+
+WRITTEN = date(2026, 11, 28)
+"""When the examples were: nothing in them was to go soon, and each of their deployments had a price."""
+
+
 def test_the_config_that_is_mounted_is_the_config_of_the_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     found = {file: (yaml.safe_load(file.read_text() or "{}") or {}).get("config") for file in FILES}
     assert sum(map(bool, found.values())) >= 4
@@ -86,7 +137,42 @@ def test_the_config_that_is_mounted_is_the_config_of_the_values(monkeypatch: pyt
             secret = tmp_path / Path(path).name
             secret.write_text(f"secret-{secret.name}")
             text = text.replace(f"file:{path}", f"file:{secret}")
-        loading.parse(text)
+        config = loading.parse(text)
+        if file.parent.name == "values" and file.parents[1].name == "helm":
+            assert asyncio.run(warnings(config, WRITTEN, reach=False)) == [], file.name
+
+
+PARTS: dict[str, Any] = {
+    "providers": {"groq": {"type": "groq", "api_key": "env:K"}},
+    "routes": {"r": {"deployments": ["groq"], "weights": "llama-3.1-8b"}},
+    "keys": [{"name": "a", "key": "env:A"}],
+    "store": {"keep_days": 7},
+    "telemetry": {"otlp": "https://otel.example.com"},
+    "server": {"grace_s": 600},
+}
+
+
+def pod_annotations(tmp_path: Path, config: dict[str, Any]) -> Any:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"config": config}))
+    (found,) = (o for o in objects(template("--values", file).stdout) if o["kind"] == "Deployment")
+    return found["spec"]["template"]["metadata"].get("annotations")
+
+
+CHANGED: dict[str, Any] = {
+    "routes": {"s": {"deployments": ["groq"]}},
+    "keys": [{"name": "b", "key": "env:A"}],
+    "store": {"keep_days": 8},
+    "telemetry": {"otlp": "https://other.example.com"},
+    "server": {"max_body_bytes": 1000},
+}
+
+
+@pytest.mark.parametrize("part", CHANGED)
+def test_pods_roll_for_what_a_process_takes_up_at_its_start_alone(part: str, tmp_path: Path):
+    assert set(NEEDS_RESTART) < set(CHANGED)
+    before, after = pod_annotations(tmp_path, PARTS), pod_annotations(tmp_path, {**PARTS, part: CHANGED[part]})
+    assert (before != after) is (part in NEEDS_RESTART)
 
 
 def test_every_image_is_had_from_the_one_registry():

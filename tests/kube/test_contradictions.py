@@ -14,6 +14,8 @@ CONFIG: dict[str, Any] = {
     "keys": [{"name": "a", "key": "env:A"}],
 }
 
+OPEN = {"networkPolicy": {"enabled": False}}
+
 
 def config(**more: Any) -> dict[str, Any]:
     return {"config": {**CONFIG, **more}}
@@ -38,10 +40,57 @@ CASES: list[tuple[dict[str, Any], str]] = [
         config(keys=[{"name": "a", "key": "env:A", "budget": {"usd": 1, "per": "day", "hard": True}}]),
         "key 'a' has hard limits, and 2 replicas cannot keep them without shared state: set `redis.enabled: true`",
     ),
-    ({"redis": {"enabled": True, "existingSecret": "x"}}, "choose one"),
+    (
+        config(teams=[{"name": "all", "limits": {"rpm": 10}}]),
+        "team 'all' has hard limits, and 2 replicas cannot keep them without shared state: set `redis.enabled: true`",
+    ),
+    (
+        config(routes={"r": {"deployments": ["groq"], "budget": {"usd": 1, "per": "day", "hard": True}}}),
+        "route 'r' has hard limits, and 2 replicas cannot keep them",
+    ),
+    (config(store={"redis": "rediss://u:p@redis.example.com:6380/0"}), "config.store.redis is written out"),
+    (config(store={"ledger": "postgresql://u:p@db/arriero"}), "config.store.ledger is written out"),
+    (
+        config(telemetry={"otlp": "https://otel.example.com", "headers": {"authorization": "Bearer x"}}),
+        "config.telemetry.headers.authorization is written out",
+    ),
+    ({"tests": {"key": "sk-1"}}, "tests.key is written out"),
+    (
+        config(telemetry={"otlp": "http://otel:4318"}),
+        "config.telemetry.otlp is http://otel:4318, and the NetworkPolicy",
+    ),
+    (
+        config(store={"redis": "env:REDIS_URL"}) | {"redis": {"existingSecret": "x"}},
+        "redis.existingSecret names a server that the NetworkPolicy does not let the gateway reach",
+    ),
+    (
+        config(store={"ledger": "env:DATABASE_URL"}) | {"postgresql": {"existingSecret": "x"}},
+        "postgresql.existingSecret names a server that the NetworkPolicy does not let the gateway reach",
+    ),
+    (config(store={"redis": "env:REDIS_URL"}), "config.store.redis is env:REDIS_URL, which nothing sets"),
+    (config(store={"ledger": "env:DATABASE_URL"}), "set `postgresql.existingSecret`"),
+    (config() | {"auth": {"existingSecret": "x"}}, "leave auth.existingSecret out"),
+    (
+        config() | {"vllm": {"enabled": True}},
+        'add `config.providers.own: {type: vllm, url: "http://arriero-vllm:8000/v1"}`',
+    ),
+    ({"redis": {"enabled": True, "existingSecret": "x"}} | OPEN, "choose one"),
     (config() | {"redis": {"enabled": True}}, "say `config.store.redis: env:REDIS_URL`, or turn redis off"),
-    (config() | {"postgresql": {"existingSecret": "pg"}}, "say `config.store.ledger: env:DATABASE_URL`"),
+    (config() | OPEN | {"postgresql": {"existingSecret": "pg"}}, "say `config.store.ledger: env:DATABASE_URL`"),
     ({"ingress": {"enabled": True}}, "set `ingress.host`"),
+    ({"ingress": {"enabled": True, "host": "https://x/"}}, "set it to the host alone"),
+    ({"service": {"nodePort": 30080}}, "set `service.type: NodePort`"),
+    ({"service": {"clusterIP": "None", "type": "LoadBalancer"}}, "choose"),
+    ({"podDisruptionBudget": {"maxUnavailable": 0}}, "set it to 1"),
+    (
+        {"autoscaling": {"enabled": True, "keda": {"enabled": True}}},
+        "set `autoscaling.metric: in_flight` or `loop_lag`",
+    ),
+    ({"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}}, "set `resources.requests.cpu`"),
+    (
+        {"workloadIdentity": {"aws": {"roleArn": "arn:x"}}, "serviceAccount": {"create": False}},
+        "annotate default yourself and leave workloadIdentity.aws out",
+    ),
     ({"ingress": {"enabled": True, "host": "x"}}, "set `ingress.tls.secretName` or `ingress.tls.certManagerIssuer`"),
     ({"httpRoute": {"enabled": True}}, "set `httpRoute.parentRefs"),
     ({"autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "raise one or lower the other"),

@@ -1,5 +1,7 @@
 """The image as a cluster runs it: any user, nothing writable, no capability, few files; and what lies in it."""
 
+import asyncio
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -10,10 +12,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from bench.process import free_port
+from sandbox.run import Sandbox
+from tests.harness import Caller, Connection, answer_bytes, chat, request, upstream
 from tests.kube.tools import CACHE, ROOT, run, tool
 from tests.needs import need
 
@@ -39,15 +44,19 @@ def fingerprint() -> str:
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """Built as `make image` does, once for all that goes into it."""
+    return built()
+
+
+def built(extras: str = "") -> str:
+    """As `make image` does it, once for all that goes into it."""
     need("podman and buildah, as root", shutil.which("podman") is not None and shutil.which("buildah") is not None)
     need("the right to run containers (root)", os.geteuid() == 0)
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "image.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        name = f"{IMAGE}-{fingerprint()}"
+        name = f"{IMAGE}-{extras}{fingerprint()}"
         if podman("image", "exists", name).returncode:
-            env = {**os.environ, "IMAGE": name}
+            env = {**os.environ, "IMAGE": name, "EXTRAS": extras}
             done = subprocess.run([ROOT / ".ci" / "image.sh"], env=env, capture_output=True, text=True, timeout=1400)
             assert done.returncode == 0, done.stdout + done.stderr
     return name
@@ -81,15 +90,22 @@ class Container:
 
 @pytest.fixture
 def container(image: str) -> Iterator[Container]:
+    with running(image) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def running(image: str, *flags: str, **more: str) -> Iterator[Container]:
     port, admin = free_port(), free_port()
     env = {
         "ARRIERO_KEY": "the-key",
         "ARRIERO_PORT": f"{port}",
         "ARRIERO_ADMIN_PORT": f"{admin}",
         "ARRIERO_SANDBOX_PORT": "0",
+        **more,
     }
     words = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
-    started = podman("run", "--detach", "--network", "host", *HELD, *LIMITS, "--user", "54321:0", *words, image)
+    started = podman("run", "--detach", "--network", "host", *HELD, *LIMITS, "--user", "54321:0", *flags, *words, image)
     assert started.returncode == 0, started.stderr
     found = Container(started.stdout.strip(), port)
     try:
@@ -123,6 +139,78 @@ def test_sigterm_ends_it_with_0(container: Container):
     assert podman("stop", "--time", "60", container.id).returncode == 0
     found = json.loads(podman("inspect", container.id).stdout)[0]["State"]
     assert found["ExitCode"] == 0, container.logs()
+
+
+async def post(container: Container, body: bytes) -> int:
+    """The status of a call; 0 where there was none."""
+    port = int(container.url.rpartition(":")[2])
+    caller = Caller(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def send() -> None:
+        with contextlib.suppress(ConnectionError):
+            await caller.send(request(body, authorization="Bearer the-key"))
+
+    sending = asyncio.create_task(send())
+    try:
+        return (await caller.answer()).status
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return 0
+    finally:
+        sending.cancel()
+        caller.close()
+
+
+async def test_e12_more_bodies_than_memory_holds_are_refused_and_nothing_is_killed(image: str):
+    async def answering(connection: Connection) -> None:
+        while await connection.request():
+            connection.upstream.requests.clear()
+            await connection.send(answer_bytes())
+
+    async with upstream(answering) as cloud:
+        with running(image, VLLM_URL=cloud.url, VLLM_MODEL="meta-llama/Llama-3.1-8B-Instruct") as container:
+            large = chat("llama-3.1-8b", user="x" * 30_000_000)
+            flood = await asyncio.gather(*(post(container, large) for _ in range(40)))
+            assert set(flood) == {200, 503}, (flood, container.logs()[-2000:])
+            for _ in range(5):
+                assert await post(container, chat("llama-3.1-8b")) == 200
+            deadline = time.monotonic() + PATIENCE_S
+            while await post(container, large) != 200:  # what the flood took is given back
+                assert time.monotonic() < deadline, container.logs()[-2000:]
+            found = json.loads(podman("inspect", container.id).stdout)[0]["State"]
+            assert (found["Status"], found["OOMKilled"]) == ("running", False)
+
+
+FULLER = """
+providers: {{leaf: {{type: litellm, url: '{url}', api_key: sandbox-vllm}}}}
+routes: {{llama: {{deployments: [{{account: leaf, model: hosted_vllm/meta-llama/Llama-3.1-8B-Instruct}}]}}}}
+keys: [{{name: a, key: the-key}}]
+"""
+FULLER_MAX_MB = 500
+
+
+def mounted(folder: Path, config: str) -> str:
+    """A config as a volume that any user may read."""
+    (folder / "arriero.yaml").write_text(config)
+    folder.chmod(0o755)
+    return f"{folder}:/etc/arriero:ro"
+
+
+@pytest.mark.soak
+async def test_the_fuller_image_calls_through_litellm(tmp_path: Path):
+    """Some minutes to build: only with `make soak`."""
+    if "ARRIERO_SOAK_CALLS" not in os.environ:
+        pytest.skip("the fuller image is built by make soak")
+    image = await asyncio.to_thread(built, "litellm")
+    size_mb = int(podman("image", "inspect", "--format", "{{.Size}}", image).stdout) / 1e6
+    print(f"{size_mb:.0f} MB")
+    assert MAX_MB < size_mb <= FULLER_MAX_MB
+    async with Sandbox(port=0, clouds=["vllm"]) as box:
+        folder = mounted(tmp_path, FULLER.format(url=box.urls["vllm"]))
+        with running(image, "--volume", folder, ARRIERO_CONFIG="/etc/arriero/arriero.yaml") as found:
+            assert await post(found, chat("llama", max_tokens=4)) == 200
+            assert len(box.calls()) == 1
+    names = json.loads(inside(image, "python", "-c", LOOK))["names"]
+    assert {"litellm", "azure-identity", "botocore", "arriero"} <= set(names)
 
 
 def test_without_a_key_it_refuses_to_be_open(image: str):

@@ -18,7 +18,7 @@ import yaml
 from bench.process import free_port
 from helm import dashboards
 from sandbox.run import Sandbox
-from tests.kube.tools import CHART, ROOT, run, tool
+from tests.kube.tools import CHART, ROOT, objects, run, template, tool
 from tests.process import PATIENCE_S, serving
 
 RULES = CHART / "files" / "alerts.yaml"
@@ -35,6 +35,15 @@ NAMESPACE = "llama"
 
 def test_promtool_takes_the_rules():
     done = run(tool("promtool"), "check", "rules", RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_fires_when_it_must_and_stays_silent_when_not():
+    cases = ROOT / "tests" / "kube" / "alerts_test.yaml"
+    tested = [case for test in yaml.safe_load(cases.read_text())["tests"] for case in test["alert_rule_test"]]
+    fired = {case["alertname"] for case in tested if case["exp_alerts"]}
+    assert fired == {rule["alert"] for rule in ALERTS}
+    done = run(tool("promtool"), "test", "rules", cases)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -73,6 +82,7 @@ keys:
   - {{name: team-b, key: key-b, limits: {{rpm: 1}}}}
 attempts: {{retry_budget: 0, retry_floor_per_s: 0}}
 store: {{ledger: 'sqlite:///{folder}/ledger.db'}}
+baseline: {{model: gpt-4o}}
 """
 
 
@@ -165,6 +175,30 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 def test_every_panel_finds_data(read: Prometheus, title: str, query: str):
     text = query.replace("$w", f'namespace=~"{NAMESPACE}"')
     until(lambda: read.query(text), f"{title}: data for {text}")
+
+
+def test_what_scales_asks_for_data_that_is_there(read: Prometheus):
+    """The adapter's rules, as the page has them, and KEDA's queries, as they render."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    (block,) = re.findall(r"```yaml\n(rules:.*?)```", page, re.DOTALL)
+    offered = {}
+    for rule in yaml.safe_load(block)["rules"]["custom"]:
+        series = rule["seriesQuery"].partition("{")[0]
+        assert read.query(rule["seriesQuery"])
+        query = rule["metricsQuery"].replace("<<.Series>>", series).replace("<<.GroupBy>>", "pod")
+        offered[rule.get("name", {}).get("as", series)] = query.replace(
+            "<<.LabelMatchers>>", f'namespace="{NAMESPACE}"'
+        )
+    values = ROOT / "tests" / "kube" / "values"
+    scalers = [o for name in ("in-flight", "loop-lag", "keda", "loop-lag-keda")
+               for o in objects(template("--values", values / f"{name}.yaml").stdout)
+               if o["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]  # fmt: skip
+    wanted = {m["pods"]["metric"]["name"] for o in scalers for m in o["spec"].get("metrics", ())}
+    assert wanted == set(offered)
+    keda = [trigger["metadata"]["query"] for o in scalers for trigger in o["spec"].get("triggers", ())]
+    assert len(keda) == 2
+    for query in (*offered.values(), *keda):
+        until(lambda query=query: read.query(query), f"data for {query}")
 
 
 def test_every_alert_is_evaluated_and_reads_metrics_that_are_there(read: Prometheus):

@@ -37,6 +37,13 @@ def template(*arguments: str | Path, minor: str = MINORS[-1]) -> subprocess.Comp
     return run(tool("helm"), "template", "arriero", CHART, "--namespace", "llama", "--kube-version", minor, *arguments)
 
 
+def readme() -> str:
+    """The chart's README.md, made from values.yaml."""
+    done = run(tool("helm-docs"), "--chart-search-root", CHART, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip() + "\n"
+
+
 def objects(text: str) -> list[dict[str, Any]]:
     """The objects of rendered YAML."""
     return [found for found in yaml.safe_load_all(text) if found]
@@ -45,3 +52,7 @@ def objects(text: str) -> list[dict[str, Any]]:
 def values_files() -> Sequence[Path]:
     """Every values file that is rendered: those for people, and those for the tests alone."""
     return sorted([*(ROOT / "helm" / "values").glob("*.yaml"), *(ROOT / "tests" / "kube" / "values").glob("*.yaml")])
+
+
+if __name__ == "__main__":
+    (CHART / "README.md").write_text(readme())

@@ -95,6 +95,11 @@ async def test_savings_against_the_baseline(url: str, tmp_path: Path) -> None:
     async with three_calls(url, tmp_path) as served:
         (line,) = (await asked(served, "/admin/savings"))["lines"]
         spent = (await asked(served, "/admin/spend"))["total"]["spent_usd"]
+        compared = [row for row in served.metrics().splitlines() if row.startswith("arriero_baseline_usd_total")]
+    assert [(row.partition("{")[2].partition("}")[0], float(row.split()[1])) for row in compared] == [
+        ('route="first"', 0.0035),
+        ('route="second"', 0.007),
+    ]
     assert (line["baseline"], line["calls"], line["spent_usd"]) == ("gpt-4o", 3, spent)
     assert line["baseline_usd"] == "0.0105"  # 3 * (1000 * 2.50 + 100 * 10.00) / 1M
     assert 0.6 < line["saved_share"] < 0.7

@@ -2,10 +2,11 @@
 # `make cluster`: a whole one-node Kubernetes in a network namespace, the image and the chart on it, the scenarios, and
 # all of it taken away again, whatever happened. Root, Linux; some minutes once everything is built.
 #   run.sh shell    instead of the scenarios a shell with KUBECONFIG, to look around
+# Exit code 75: the machine, not the chart: the cluster never came up. What ran it said is then in $KEEP_LOGS, if that is set.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(cd "$HERE/../../.." && pwd)
-[ "$(id -u)" = 0 ] || { echo "make cluster needs root: it makes a network namespace and containers" >&2; exit 1; }
+"$HERE/possible.sh" || exit 75
 "$ROOT/tests/kube/toolchain/build.sh" cluster
 CACHE=${ARRIERO_CACHE:-$HOME/.cache/arriero-kube}
 K=$CACHE/bin/kube
@@ -13,10 +14,11 @@ IP=192.0.2.10
 N="nsenter --net=/run/netns/kube"
 export PATH=$CACHE/bin:$PATH STORAGE_DRIVER=overlay
 exec 9> "$CACHE/cluster.lock"
-flock -n 9 || { echo "another make cluster is running on this machine" >&2; exit 1; }
+flock -n 9 || { echo "another make cluster is running on this machine" >&2; exit 75; }
 T=$(mktemp -d "$CACHE/cluster.XXXXXX")
 declare -a PIDS=()
 CONTAINERD=""
+OURS=yes   # whose fault it is if what runs now fails
 
 down() {
     local code=$?
@@ -26,7 +28,7 @@ down() {
     [ "${#PIDS[@]}" = 0 ] || kill -9 "${PIDS[@]}" 2>/dev/null
     if [ -n "$CONTAINERD" ]; then
         local C="ctr -a $T/ctrd.sock -n k8s.io"
-        for task in $($C tasks ls -q); do $C tasks rm -f "$task" >/dev/null; done
+        for task in $($C tasks ls -q); do $C tasks rm -f "$task" >/dev/null 2>&1; done
         kill "$CONTAINERD"
         wait "$CONTAINERD" 2>/dev/null
     fi
@@ -36,6 +38,7 @@ down() {
     find /sys/fs/cgroup -depth -type d -path '*kubepods*' -exec rmdir {} + 2>/dev/null
     sysctl -qw vm.overcommit_memory=0 kernel.panic=1 kernel.panic_on_oops=0
     rm -rf "$T"
+    [ "$code" = 0 ] || [ "$code" = 130 ] || [ -n "$OURS" ] || code=75
     exit "$code"
 }
 trap down EXIT
@@ -96,15 +99,19 @@ control_plane() {
     echo "$TOKEN,admin,admin,system:masters" > tokens
     sed "s/TOKEN/$TOKEN/; s/IP/$IP/" "$HERE/kubeconfig.yaml" > kubeconfig
     export KUBECONFIG=$T/kubeconfig
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=front -keyout front.key -out front.crt 2>/dev/null
     background "$K" etcd --unsafe-no-fsync --listen-peer-urls http://127.0.0.1:2380
     background "$K" apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address=$IP --cert-dir=. --token-auth-file=tokens \
         --authorization-mode=Node,RBAC --service-account-issuer=https://k --service-account-key-file=sa.pub \
         --service-account-signing-key-file=sa.key --service-cluster-ip-range=10.96.0.0/16 \
-        --kubelet-preferred-address-types=InternalIP
+        --kubelet-preferred-address-types=InternalIP --proxy-client-cert-file=front.crt --proxy-client-key-file=front.key \
+        --requestheader-client-ca-file=front.crt --requestheader-username-headers=X-Remote-User \
+        --requestheader-group-headers=X-Remote-Group --requestheader-extra-headers-prefix=X-Remote-Extra-
     until_ok $N kubectl get --raw /readyz
     local as="--kubeconfig=kubeconfig --authentication-kubeconfig=kubeconfig --authorization-kubeconfig=kubeconfig --leader-elect=false"
     background "$K" controllers $as --cert-dir=. --use-service-account-credentials --service-account-private-key-file=sa.key \
-        --horizontal-pod-autoscaler-sync-period=2s --horizontal-pod-autoscaler-initial-readiness-delay=1s
+        --horizontal-pod-autoscaler-sync-period=2s --horizontal-pod-autoscaler-initial-readiness-delay=1s \
+        --horizontal-pod-autoscaler-cpu-initialization-period=10s
     background "$K" scheduler $as
 }
 
@@ -128,20 +135,27 @@ node() {
         --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
     background python3 "$HERE/names.py" $IP
     until_ok $N kubectl wait --for=condition=Ready node/node1 --timeout=1s
+    sed "s/ADDRESS/$IP/" "$HERE/metrics.yaml" | $N kubectl apply -f - >/dev/null
+    background "$K" metrics --kubeconfig=kubeconfig --authentication-kubeconfig=kubeconfig --authorization-kubeconfig=kubeconfig \
+        --secure-port=4443 --cert-dir=metrics --kubelet-insecure-tls --kubelet-preferred-address-types=InternalIP \
+        --metric-resolution=10s --kubelet-request-timeout=5s
 }
 
 mkdir -p "$T/log" "$T/cni"
 cd "$T"
 images
+OURS=""
 began=$SECONDS
 network
 runtime
 control_plane
 node
+OURS=yes
 echo "Kubernetes is up ($((SECONDS - began)) s)" >&2
 cd "$ROOT"
 if [ "${1:-}" = shell ]; then
     $N "${SHELL:-/bin/bash}"
 else
-    $N "${PYTHON:-.venv-dev/bin/python}" -m pytest -p no:cacheprovider -v -x --timeout 600 tests/kube/cluster/scenarios.py "$@"
+    $N "${PYTHON:-.venv-dev/bin/python}" -m pytest -p no:cacheprovider -vv -s -x --timeout 600 \
+        tests/kube/cluster/scenarios.py tests/kube/cluster/examples.py "$@"
 fi

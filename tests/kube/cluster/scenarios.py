@@ -9,100 +9,40 @@ import json
 import os
 import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
-
+from tests.kube.cluster.hands import HERE, NAMESPACE, facts, helm, kubectl, left, models, pods, ready, service, until
 from tests.kube.cluster.load import Load, Seen
-from tests.kube.tools import CHART, tool
+from tests.kube.tools import CHART
 
-HERE = Path(__file__).parent
-NAMESPACE = "llama"
 KEY = "key-of-team-a"
 RATE_PER_S = float(os.environ.get("CLUSTER_RATE", "200"))
 STREAMS = int(os.environ.get("CLUSTER_STREAMS", "50"))
+AFTER_S = 3.0
 
 
-def kubectl(*arguments: str, text: str | None = None) -> str:
-    done = subprocess.run(
-        ["kubectl", "-n", NAMESPACE, *arguments], input=text, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}{done.stdout}"
-    return done.stdout
-
-
-def helm(*arguments: str | Path, fails: bool = False) -> str:
-    done = subprocess.run([tool("helm"), "-n", NAMESPACE, *arguments], capture_output=True, text=True, timeout=400)
-    if (done.returncode != 0) is not fails:
-        pytest.fail(f"helm {arguments[0]}: {done.stdout}{done.stderr}\n{facts()}")
-    return done.stdout + done.stderr
-
-
-def facts() -> str:
-    """What the cluster says when something is wrong."""
-    asked = [
-        "get pods -o wide",
-        "get events --sort-by=.lastTimestamp",
-        "logs -l app.kubernetes.io/name=arriero --all-containers --tail=20",
-    ]
-    done = [
-        subprocess.run(["kubectl", "-n", NAMESPACE, *words.split()], capture_output=True, text=True) for words in asked
-    ]
-    return "\n".join(found.stdout[-4000:] + found.stderr[-500:] for found in done)
-
-
-def pods(selector: str = "app.kubernetes.io/component=gateway") -> list[dict[str, Any]]:
-    return list(json.loads(kubectl("get", "pods", "-l", selector, "-o", "json"))["items"])
-
-
-def ready(found: dict[str, Any]) -> bool:
-    conditions = {c["type"]: c["status"] for c in found["status"].get("conditions", ())}
-    return conditions.get("Ready") == "True" and "deletionTimestamp" not in found["metadata"]
-
-
-def until(true: Callable[[], bool], what: str, patience_s: float = 120.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < deadline, f"never: {what}\n{facts()}"
-        time.sleep(0.3)
-
-
-def service() -> str:
-    return kubectl("get", "service", "arriero", "-o", "jsonpath={.spec.clusterIP}")
-
-
-def under_load(work: Callable[[], None], before_s: float = 2.0, after_s: float = 3.0) -> Seen:
-    """Does the work while clients call; what they saw."""
+def under_load(work: Callable[[], None], before_s: float = 2.0, share: float = 1.0) -> Seen:
+    """Does the work while clients call, or a share of them; what they saw."""
+    rate_per_s, streams = RATE_PER_S * share, round(STREAMS * share)
 
     async def run() -> Seen:
-        async with Load(service(), KEY, RATE_PER_S, STREAMS) as load:
+        async with Load(service(), KEY, rate_per_s, streams) as load:
             await asyncio.sleep(before_s)
             await asyncio.to_thread(work)
-            await asyncio.sleep(after_s)
+            await asyncio.sleep(AFTER_S)
         return load.seen
 
     seen = asyncio.run(run())
     print(seen.text())
-    assert seen.calls > RATE_PER_S
-    assert seen.streams >= STREAMS
+    assert seen.calls > rate_per_s
+    assert seen.streams >= streams
     return seen
 
 
 def nobody_noticed(seen: Seen) -> None:
     assert (seen.failed, seen.cut) == ([], []), seen.text() + "\n" + facts()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def namespace() -> None:
-    kubectl("create", "namespace", NAMESPACE)
-    kubectl(
-        "label", "namespace", NAMESPACE, *(f"pod-security.kubernetes.io/{m}=restricted" for m in ("enforce", "warn"))
-    )
-    until(lambda: "default" in kubectl("get", "serviceaccounts", "-o", "name"), "a service account")
 
 
 def test_a_first_run_needs_no_values_and_answers_a_real_call():
@@ -111,16 +51,7 @@ def test_a_first_run_needs_no_values_and_answers_a_real_call():
     helm("test", "demo", "--timeout", "2m")
     key = kubectl("get", "secret", "demo-arriero-key", "-o", "jsonpath={.data.ARRIERO_KEY}")
     helm(
-        "upgrade",
-        "demo",
-        CHART,
-        "--values",
-        HERE / "node.yaml",
-        "--set",
-        "replicaCount=1",
-        "--wait",
-        "--timeout",
-        "3m",
+        "upgrade", "demo", CHART, "--values", HERE / "node.yaml", "--set", "replicaCount=1", "--wait", "--timeout", "3m"
     )
     assert kubectl("get", "secret", "demo-arriero-key", "-o", "jsonpath={.data.ARRIERO_KEY}") == key
     helm("uninstall", "demo", "--wait")
@@ -137,7 +68,7 @@ def put(url: str, body: bytes) -> int:
 
 def test_it_is_installed_where_pod_security_is_restricted_and_helm_test_calls_it():
     kubectl("apply", "-f", str(HERE / "clouds.yaml"))
-    kubectl("wait", "--for=condition=Ready", "pod/clouds", "--timeout=120s")
+    kubectl("rollout", "status", "daemonset/clouds", "--timeout=120s")
     address = kubectl("get", "service", "clouds", "-o", "jsonpath={.spec.clusterIP}")
     pace = json.dumps({"ttft_s": 0.2, "tpot_s": 0.05}).encode()
     until(lambda: put(f"http://{address}:9100/_sandbox/vllm", pace) == 200, "the clouds have their pace")
@@ -198,6 +129,28 @@ def test_evictions_respect_the_budget_and_are_not_noticed():
     assert refused == [True]
 
 
+def test_a_drained_node_keeps_the_budget_and_is_not_noticed(tmp_path: Path):
+    """There is one node: while it takes no new pod, the budget must hold the second one back."""
+    said = tmp_path / "said"
+    before = {p["metadata"]["name"] for p in pods()}
+    words = ["kubectl", "drain", "node1", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=200s"]
+
+    def drain() -> None:
+        with said.open("w") as out, subprocess.Popen(words, stdout=out, stderr=out) as draining:
+            try:
+                until(lambda: "violate the pod's disruption budget" in said.read_text(), "the budget holds one back")
+                until(lambda: any(p["status"]["phase"] == "Pending" for p in pods()), "the other has no place to go")
+                assert [p["metadata"]["name"] in before for p in pods() if ready(p)] == [True]
+                assert draining.poll() is None
+            finally:
+                kubectl("uncordon", "node1")
+            assert draining.wait(200) == 0, said.read_text()
+        until(lambda: sum(map(ready, pods())) == 2, "two pods at the end")
+
+    nobody_noticed(under_load(drain))
+    assert not before & {p["metadata"]["name"] for p in pods() if ready(p)}
+
+
 def processes_of(pod: str) -> list[int]:
     """Process ids on this machine, by the pod's name in their environment."""
     found = []
@@ -226,19 +179,12 @@ def test_a_killed_pod_costs_its_own_calls_alone():
     assert sorted(restarts.values()) == [0, 1]
 
 
-def models() -> set[str]:
-    """The routes that a pod, whichever answers, offers."""
-    request = urllib.request.Request(f"http://{service()}:8080/v1/models", headers={"authorization": f"Bearer {KEY}"})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return {model["id"] for model in json.load(response)["data"]}
-
-
 def test_a_changed_config_map_is_taken_up_by_every_pod_in_place():
     names = {p["metadata"]["name"] for p in pods()}
 
     def change() -> None:
         upgrade("--set", "config.routes.extra.deployments={groq}", "--set", "config.routes.extra.weights=llama-3.1-8b")
-        until(lambda: all("extra" in models() for _ in range(20)), "every pod offers the new route", patience_s=180)
+        until(lambda: all("extra" in models(KEY) for _ in range(20)), "every pod offers the new route", patience_s=180)
 
     nobody_noticed(under_load(change))
     assert {p["metadata"]["name"] for p in pods()} == names
@@ -260,7 +206,7 @@ def test_a_broken_config_is_refused_before_anything_changes():
         fails=True,
     )
     assert "rolled back" in said
-    assert "quick" in models()
+    assert "quick" in models(KEY)
     helm("upgrade", "arriero", CHART, "--reuse-values", "--set", "config.rout.x=1", fails=True)
     assert all(ready(p) for p in pods() if p["status"]["phase"] == "Running")
 
@@ -298,11 +244,38 @@ def test_redis_restarts_without_a_failed_soft_call():
     nobody_noticed(under_load(restart))
 
 
+LEFT = (
+    "deployments,statefulsets,services,configmaps,secrets,ingresses,networkpolicies,poddisruptionbudgets,serviceaccounts,"
+    "horizontalpodautoscalers,persistentvolumeclaims"
+)
+AUTOSCALING = (
+    "enabled=true,minReplicas=2,maxReplicas=4,cpuPercent=40,"
+    "behavior.scaleDown.stabilizationWindowSeconds=15,behavior.scaleDown.policies[0].type=Pods,"
+    "behavior.scaleDown.policies[0].value=2,behavior.scaleDown.policies[0].periodSeconds=15"
+)
+
+
+def test_load_brings_pods_and_quiet_takes_them_away_unnoticed():
+    """By the CPU that the load costs, as the real metrics-server reads it from the kubelet."""
+    fewest: list[int] = []
+
+    def serving() -> int:
+        fewest.append(sum(map(ready, pods())))
+        return fewest[-1]
+
+    def more() -> None:
+        upgrade("--set", ",".join(f"autoscaling.{word}" for word in AUTOSCALING.split(",")))
+        until(lambda: serving() > 2, "load brings a pod", patience_s=240)
+
+    def fewer() -> None:
+        until(lambda: serving() == 2 == len(pods()), "quiet takes it away", patience_s=240)
+
+    nobody_noticed(under_load(more))
+    nobody_noticed(under_load(fewer, share=0.04))
+    assert min(fewest) == 2
+
+
 def test_nothing_is_left_after_uninstall():
     helm("uninstall", "arriero", "--wait", "--timeout", "3m")
     until(lambda: pods("app.kubernetes.io/instance=arriero") == [], "its pods are gone")
-    kinds = (
-        "deployments,statefulsets,services,configmaps,secrets,ingresses,networkpolicies,poddisruptionbudgets,"
-        "serviceaccounts,horizontalpodautoscalers,persistentvolumeclaims"
-    )
-    assert kubectl("get", kinds, "-l", "app.kubernetes.io/instance=arriero", "-o", "name") == ""
+    assert left(LEFT) == ""

@@ -1,8 +1,10 @@
 #!/bin/sh
 # Makes the programs that the chart's tests use, once, in ~/.cache/arriero-kube (or $ARRIERO_CACHE).
-#   build.sh chart     helm, kube-score, kubernetes-validate, hadolint, promtool and prometheus (some minutes the first time)
+#   build.sh chart     helm, helm-docs, kube-score, kubernetes-validate, hadolint, promtool, prometheus, and the definitions
+#                      of the custom resources that the chart makes (some minutes the first time)
 #   build.sh image     with the chart's, what builds and runs the image: buildah, podman
-#   build.sh cluster   with the image's, all of Kubernetes as one program (six minutes and more the first time)
+#   build.sh cluster   with the image's, all of Kubernetes and its metrics-server as one program (six minutes and more
+#                      the first time, and when main.go or go.sum changed)
 set -eu
 what=${1:-chart}
 cd "$(dirname "$0")"
@@ -29,6 +31,26 @@ fi
 if [ ! -x "$BIN/kube-score" ] && go_ok; then
     say "Building kube-score (once)"
     GOBIN=$BIN nice -n 19 go install github.com/zegl/kube-score/cmd/kube-score@v1.20.0
+fi
+if [ ! -x "$BIN/helm-docs" ] && go_ok; then
+    say "Building helm-docs (once)"
+    GOBIN=$BIN nice -n 19 go install github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2
+fi
+if [ ! -d "$CACHE/crds" ] && go_ok; then
+    say "Fetching the definitions of custom resources (once)"
+    mkdir -p "$CACHE/crds.part"
+    fetch() {   # module, folder, files
+        from=$(go mod download -json "$1" | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p')/$2
+        shift 2
+        for name in "$@"; do cp "$from/$name.yaml" "$CACHE/crds.part/"; done
+    }
+    O=monitoring.coreos.com
+    fetch github.com/prometheus-operator/prometheus-operator@v0.85.0 example/prometheus-operator-crd \
+        ${O}_servicemonitors ${O}_podmonitors ${O}_prometheusrules
+    fetch sigs.k8s.io/gateway-api@v1.4.0 config/crd/standard gateway.networking.k8s.io_httproutes
+    fetch github.com/kedacore/keda/v2@v2.18.0 config/crd/bases keda.sh_scaledobjects
+    fetch github.com/external-secrets/external-secrets@v0.19.2 config/crds/bases external-secrets.io_externalsecrets
+    mv "$CACHE/crds.part" "$CACHE/crds"
 fi
 if [ ! -x "$CACHE/linters/bin/hadolint" ] || [ ! -x "$CACHE/linters/bin/kubernetes-validate" ]; then
     python3 -m venv "$CACHE/linters" && "$CACHE/linters/bin/pip" install --quiet --disable-pip-version-check \
@@ -59,8 +81,11 @@ fi
 
 command -v containerd >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
     containerd runc containernetworking-plugins iptables nftables jq >/dev/null
-if [ ! -x "$BIN/kube" ]; then
+made_of=$(cat go.sum main.go | sha256sum | cut -c1-16)
+if [ ! -x "$BIN/kube" ] || [ "$(cat "$BIN/kube.made-of" 2>/dev/null)" != "$made_of" ]; then
     say "Building Kubernetes $KUBE (once, six minutes and more)"
     P=k8s.io/component-base/version
-    nice -n 19 go build -o "$BIN/kube" -ldflags "-s -w -X $P.gitVersion=v$KUBE -X $P.gitMajor=1 -X $P.gitMinor=36" .
+    nice -n 19 go build -o "$BIN/kube.part" -ldflags "-s -w -X $P.gitVersion=v$KUBE -X $P.gitMajor=1 -X $P.gitMinor=36" .
+    mv "$BIN/kube.part" "$BIN/kube"
+    echo "$made_of" > "$BIN/kube.made-of"
 fi
