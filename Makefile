@@ -1,5 +1,6 @@
 # Everything by one word. `make run` is the whole set-up of a fresh machine.
 PYTHON ?= python3
+BENCH_PYTHON ?= $(shell /usr/bin/python3 -c 'import sys, ensurepip; assert sys.version_info >= (3, 11); print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 VENV := .venv
 BIN := $(VENV)/bin
 NODE := tests/node/node_modules/.installed
@@ -43,8 +44,8 @@ cluster: .venv-dev/.installed       ## a real one-node Kubernetes: the chart ins
 soak: .venv-dev/.installed          ## the long runs
 	ARRIERO_SOAK_CALLS=1000000 .venv-dev/bin/python -m pytest -m soak --timeout 3600
 
-bench: .venv-dev/.installed         ## speed, as ratios to real peers in one run
-	.venv-dev/bin/python -m bench
+bench: .venv-bench/.installed       ## speed, as ratios to real peers in one run
+	.venv-bench/bin/python -m bench
 
 table: .venv-dev/.installed         ## write docs/parameters.md anew, from the adapters
 	.venv-dev/bin/python -m tests.contract.table
@@ -70,6 +71,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv .venv-dev
 	@.venv-dev/bin/$(PIP) $(LOCKED) requirements-dev.lock
 	@.venv-dev/bin/$(PIP) $(OURSELVES)
+	@touch $@
+
+.venv-bench/.installed: requirements.lock pyproject.toml   # by the distribution's Python where it is new enough
+	@$(BENCH_PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/$(PIP) $(LOCKED) requirements.lock
+	@.venv-bench/bin/$(PIP) $(OURSELVES)
 	@touch $@
 
 .venv-litellm/.installed: requirements-litellm.lock pyproject.toml
