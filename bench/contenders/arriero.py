@@ -1,10 +1,8 @@
 """Arriero with everything on: keys, the chain of policies over eight deployments, metrics, decisions, access lines."""
 
 import json
-import platform
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +34,7 @@ class Arriero:
     def version(self) -> str:
         asked = ["git", "describe", "--always", "--dirty"]
         commit = subprocess.run(asked, cwd=self.root, capture_output=True, text=True).stdout.strip() or "unknown"
-        profiled = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-        return f"{commit} on CPython {platform.python_version()}, built {'by' if profiled else 'without'} a profile"
+        return f"{commit} on CPython {' '.join(sys.version.split())}"
 
     def command(self, place: Place) -> Sequence[str]:
         config = place.folder / "arriero.yaml"
