@@ -217,7 +217,7 @@ class Exchange:
         if self.live.draining:
             head.append((b"connection", b"close"))
         if self.hold is not None:
-            head += http.encoded(self.hold.headers.items())
+            head += self.hold.headers
         if self.decision is not None:
             head.append((b"x-arriero-decision", self.decision.id.encode()))
             head.append((b"x-arriero-attempts", b"%d" % len(self.decision.attempts)))

@@ -7,7 +7,7 @@ Rule 2. A call is counted in the period in which it was reserved, however long i
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.limits.buckets import DAY_S, MINUTE_US, Bucket, Purse, Rate, Rule, Slots, period, rate_us
+from gateway.limits.buckets import DAY_S, MINUTE_US, Bucket, Purse, Rate, Rule, Slots, period
 from gateway.limits.terms import Amounts, Terms
 
 TERMS_MOST = 10_000
@@ -45,12 +45,18 @@ class Counters:
 
         One law for each kind, written out: it is most of what limits cost a call."""
         marks, last_us = [], now_us + MINUTE_US
-        for rates, amount in ((self.requests, 1), (self.tokens, wanted.tokens)):
-            for rate in rates:
-                mark = (rate.tat_us if rate.tat_us > now_us else now_us) + rate_us(amount, rate.limit)
-                if mark > last_us:
-                    return None
-                marks.append(mark)
+        for rate in self.requests:
+            mark = (rate.tat_us if rate.tat_us > now_us else now_us) + (MINUTE_US // rate.limit or 1)
+            if mark > last_us:
+                return None
+            marks.append(mark)
+        tokens_us = wanted.tokens * MINUTE_US
+        for rate in self.tokens:
+            took_us = tokens_us and (tokens_us // rate.limit or 1)
+            mark = (rate.tat_us if rate.tat_us > now_us else now_us) + took_us
+            if mark > last_us:
+                return None
+            marks.append(mark)
         for slots in self.slots:
             if slots.held >= slots.limit:
                 return None
@@ -60,11 +66,6 @@ class Counters:
         for purse in self.soft:
             if purse.limit - purse.spent - purse.held <= 0:
                 return None
-        self._count(wanted, marks)
-        return marks
-
-    def _count(self, wanted: Amounts, marks: Sequence[int]) -> None:
-        """There is room in all of them."""
         for rate, mark in zip(self.rates, marks, strict=True):
             rate.tat_us = mark
         for slots in self.slots:
@@ -73,6 +74,7 @@ class Counters:
             purse.held += wanted.most_nano
         for purse in self.soft:
             purse.held += wanted.expected_nano
+        return marks
 
     def settle(self, wanted: Amounts, marks: Sequence[int], actual: tuple[int, int], now_us: int) -> None:
         """Puts the truth, tokens and nano-dollars, in place of what was taken; a request stays one."""
@@ -122,7 +124,11 @@ class Book:
 
     def reserve(self, id_: str, terms: Terms, wanted: Amounts) -> Verdict:
         """Takes all that is asked, or nothing."""
-        now_us, counters = self.now_us(), self.counters(terms)
+        return self.take(id_, self.counters(terms), terms, wanted)
+
+    def take(self, id_: str, counters: Counters, terms: Terms, wanted: Amounts) -> Verdict:
+        """The same, by whoever has the counters of these terms at hand."""
+        now_us = self.now_us()
         marks = counters.take(wanted, now_us)
         if marks is None:
             asked = zip(counters.buckets, terms.reserving(wanted), strict=True)

@@ -46,15 +46,20 @@ def amounts(call: Call, plan: Sequence[Candidate], terms: Terms) -> Amounts:
 
 
 def _dearest(plan: Sequence[Candidate], tokens: tuple[int, int], characters: tuple[int, int]) -> int:
-    """The highest price of that much, by tokens or by characters where a cloud bills those."""
-    dearest, (prompt, output) = 0, tokens
+    """The highest price of that much, by tokens or by characters where a cloud bills those.
+
+    Prices of one row are compared before they are rounded, for that costs most: the order stays the same."""
+    dearest, highest, row, (prompt, output) = 0, -1, None, tokens
     for candidate in plan:
         price, per_character = candidate.price, candidate.deployment.per_character
-        if price is not None and (nano := price.cost(prompt, output)) > dearest:
-            dearest = nano
-        if per_character is not None and (nano := per_character.cost(*characters)) > dearest:
-            dearest = nano
-    return dearest
+        if price is not None:
+            if price.long is not None:
+                dearest = max(dearest, price.cost(prompt, output))
+            elif (unrounded := price.input * prompt + price.output * output) > highest:
+                highest, row = unrounded, price
+        if per_character is not None:
+            dearest = max(dearest, per_character.cost(*characters))
+    return dearest if row is None else max(dearest, row.cost(prompt, output))
 
 
 def most_prompt_tokens(call: Call) -> int:

@@ -97,8 +97,8 @@ class Rate:
     def correct(self, taken: int, actual: int, mark: int, now_us: int) -> None:
         """The truth instead of what was taken. What time has given back already is not given back again: `mark` is when
         the last of it would be."""
-        began = mark - rate_us(taken, self.limit)
-        self.tat_us += max(0, began + rate_us(actual, self.limit) - now_us) - max(0, mark - now_us)
+        ends = mark - rate_us(taken, self.limit) + rate_us(actual, self.limit)
+        self.tat_us += (ends if ends > now_us else now_us) - (mark if mark > now_us else now_us)
 
     def wait_us(self, amount: int, now_us: int) -> int:
         return max(0, max(self.tat_us, now_us) + rate_us(amount, self.limit) - MINUTE_US - now_us)

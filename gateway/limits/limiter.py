@@ -6,7 +6,7 @@ Rule 3. However a call ends its hold is settled: with what it used and cost, wit
 Rule 4. What can never pass is the caller's error (400); what may pass later is a 429 that says when.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from gateway.errors import Answerable, ArrieroError
@@ -37,7 +37,7 @@ class Hold:
 
     __slots__ = ("_book", "_id", "_settled", "headers")
 
-    def __init__(self, book: Book | SharedBook, id_: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, book: Book | SharedBook, id_: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._book, self._id, self.headers = book, id_, headers
         self._settled = False
 
@@ -76,14 +76,14 @@ class Limiter:
             await self._remember(counters, self._spent_since)
         book: Book | SharedBook = self.book
         if self.shared is None:
-            verdict = self.book.reserve(decision.id, terms, wanted)
+            verdict = self.book.take(decision.id, counters, terms, wanted)
         else:
             book, verdict = self.shared, await self._shared(self.shared, terms, decision, wanted)
         if verdict.refused is not None:
             raise self._refused(terms.rules[verdict.refused], room.later(terms, wanted, verdict, self._times.wall()))
         if terms.hard:
             decision.call = capped(decision.call, wanted.cap)
-        return Hold(book, decision.id, room.headers(terms, verdict))
+        return Hold(book, decision.id, room.headers(verdict))
 
     async def _shared(self, shared: SharedBook, terms: Terms, decision: Decision, wanted: Amounts) -> Verdict:
         life_s = decision.call.deadline - self._times.clock()

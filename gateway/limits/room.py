@@ -11,34 +11,37 @@ from gateway.prices import usd
 UNITS: Mapping[str, str] = {"rpm": "requests", "tpm": "tokens"}
 
 
-_HEADERS = {
-    kind: tuple(f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset"))
-    for kind, unit in UNITS.items()
-}
+_REQUESTS, _TOKENS = (
+    tuple(b"x-ratelimit-%b-%b" % (what, unit) for what in (b"limit", b"remaining", b"reset"))
+    for unit in (b"requests", b"tokens")
+)
 
 
-def headers(terms: Terms, verdict: Verdict) -> dict[str, str]:
+def headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
     """For requests and for tokens the limit that has the least left. Source: OpenAI's guide to rate limits."""
-    found, now_us, counters = {}, verdict.now_us, verdict.counters
-    for kind, rates, shown in (("rpm", counters.requests, terms.requests), ("tpm", counters.tokens, terms.tokens)):
+    found: list[tuple[bytes, bytes]] = []
+    now_us, counters = verdict.now_us, verdict.counters
+    for (limited, remaining, reset), rates in ((_REQUESTS, counters.requests), (_TOKENS, counters.tokens)):
         if rates:
             lefts = [rate.left(now_us) for rate in rates]
-            at = lefts.index(min(lefts))
-            limited, remaining, reset = _HEADERS[kind]
-            found[limited], found[remaining] = shown[at], str(lefts[at])
-            found[reset] = go_duration(rates[at].reset_us(now_us))
+            left = min(lefts)
+            rate = rates[lefts.index(left)]
+            found.append((limited, b"%d" % rate.limit))
+            found.append((remaining, b"%d" % left))
+            found.append((reset, go_duration(rate.tat_us - now_us)))
     return found
 
 
-def go_duration(us: int) -> str:
+def go_duration(us: int) -> bytes:
     """As Go writes it and OpenAI's headers do: 17ms, 1.5s, 6m0s. Rounded up: who waits so long has waited enough."""
-    millis = -(-us // 1000)
+    millis = -(-us // 1000) if us > 0 else 0
     if millis < 1000:
-        return f"{millis}ms"
+        return b"%dms" % millis
     minutes, millis = divmod(millis, 60_000)
     seconds = f"{millis / 1000:.3f}".rstrip("0").rstrip(".")
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes}m{seconds}s" if hours else f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+    shown = f"{hours}h{minutes}m{seconds}s" if hours else f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+    return shown.encode()
 
 
 def never(rule: Rule, amount: int) -> ClientError:
@@ -59,7 +62,8 @@ def never(rule: Rule, amount: int) -> ClientError:
 def later(terms: Terms, wanted: Amounts, verdict: Verdict, wall_s: float) -> LimitError:
     """The answer to a call for which there is no room now."""
     place = verdict.refused or 0
-    rule, reading, told = terms.rules[place], verdict.reading(place), headers(terms, verdict)
+    rule, reading = terms.rules[place], verdict.reading(place)
+    told = {name.decode(): value.decode() for name, value in headers(verdict)}
     amount = terms.reserving(wanted)[place]
     if rule.kind == "budget":
         return _over_budget(rule, amount, reading, told, wall_s)
@@ -69,7 +73,7 @@ def later(terms: Terms, wanted: Amounts, verdict: Verdict, wall_s: float) -> Lim
     unit = UNITS[rule.kind]
     said = (
         f"{rule.shown} has reached its limit of {rule.limit} {unit} per minute: {reading.left} left, "
-        f"{amount} requested. Please try again in {go_duration(verdict.wait_us)}."
+        f"{amount} requested. Please try again in {go_duration(verdict.wait_us).decode()}."
     )
     wait_s = verdict.wait_us / 1e6
     return LimitError(429, "rate_limit_exceeded", said, type_=unit, retry_after_s=wait_s, headers=told)

@@ -17,10 +17,9 @@ class Amounts(NamedTuple):
 
 
 class Terms:
-    """The rules of a key at a route. Counters are kept by them, so they are equal only to themselves. `requests` and
-    `tokens` are the limits of rates as callers are told them."""
+    """The rules of a key at a route. Counters are kept by them, so they are equal only to themselves."""
 
-    __slots__ = ("_places", "expects", "hard", "largest_nano", "largest_tokens", "requests", "rules", "tokens")
+    __slots__ = ("_places", "expects", "hard", "largest_nano", "largest_tokens", "rules")
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
@@ -29,9 +28,6 @@ class Terms:
         self.expects = any(not rule.hard for rule in budgets)
         self.largest_tokens = min((rule.limit for rule in rules if rule.kind == "tpm"), default=NEVER_US)
         self.largest_nano = min((rule.limit for rule in budgets if rule.hard), default=NEVER_US)
-        self.requests, self.tokens = (
-            [str(rule.limit) for rule in rules if rule.kind == kind] for kind in ("rpm", "tpm")
-        )
         self._places = [_place(rule) for rule in rules]
 
     def reserving(self, wanted: Amounts) -> Sequence[int]:
