@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PROVEN='^(helm/|Dockerfile$|\.dockerignore$|\.ci/|tests/kube/|requirements-image\.lock$|pyproject\.toml$)'
-SHUTDOWN='^gateway/(app|cli|front|live|probe|reload|serve|server|worker|workers|vitals/.*|endpoints/(inference|operations|http))(\.py)?$'
+SHUTDOWN='^gateway/(app|cli|front/.*|live|probe|reload|serve|worker|workers|vitals/.*|endpoints/(inference|operations|http))(\.py)?$'
 NOT_UP=75
 
 skipped() {

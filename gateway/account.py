@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.proxy import chosen, own
 from gateway.secret import Secret
-from gateway.transport import Origin, Timeouts
+from gateway.transport.client import Origin, Timeouts
+from gateway.transport.proxy import chosen, own
 
 URL_PATTERN = r"^https?://((?![/?#@])[!-~])+(/((?![?#])[!-~])*)?(?!\n)$"
 """http(s) and a host, perhaps a path; no credentials, query or fragment, and only what HTTP can carry."""

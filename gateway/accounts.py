@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.account import Account
-from gateway.config import Config
+from gateway.config.document import Config
 from gateway.errors import ConfigError
 from gateway.secret import Secret
 from gateway.types import Provider

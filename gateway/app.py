@@ -10,7 +10,7 @@ from starlette.routing import Route
 from gateway.accounts import Accounts
 from gateway.auth import Keyring
 from gateway.catalog import Catalog
-from gateway.config import Config
+from gateway.config.document import Config
 from gateway.decisions import Decisions
 from gateway.dispatch import Dispatcher, RetryBudget
 from gateway.endpoints import accounting, admin, keys
@@ -19,7 +19,7 @@ from gateway.endpoints.inference import Inference
 from gateway.endpoints.models import Models
 from gateway.endpoints.operations import PostOnly
 from gateway.fleet import Fleet, Lasting
-from gateway.front import Front, application
+from gateway.front.applications import Front, application
 from gateway.health import Health
 from gateway.keys.issued import issued_keys
 from gateway.ledger.book import opened

@@ -11,7 +11,7 @@ from functools import lru_cache
 import msgspec
 
 from gateway import tenants
-from gateway.config import Config, KeyGrant
+from gateway.config.document import Config, KeyGrant
 from gateway.errors import ClientError, ConfigError
 from gateway.keys.issued import Issued
 from gateway.keys.keystore import Issue

@@ -15,19 +15,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway import environment, loading, workers, yaml_file
+from gateway import workers
 from gateway.app import Gateway
 from gateway.catalog import Catalog, table, to_json
 from gateway.commands import bookkeeping, remote_keys
 from gateway.commands.check import warnings
 from gateway.commands.remote import explain
 from gateway.commands.screen import screen
-from gateway.config import Config
+from gateway.config import environment, loading, yaml_file
+from gateway.config.document import Config
+from gateway.config.refusals import unknown
+from gateway.config.schema import schema
 from gateway.errors import ArrieroError, ConfigError
 from gateway.ledger.place import storage
-from gateway.refusals import unknown
 from gateway.reload import ConfigFile
-from gateway.schema import schema
 from gateway.serve import Listen, Running, say, serve
 
 Arguments = argparse.Namespace

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway import loading
 from gateway.account import Account, Guardrail
 from gateway.accounts import Accounts
 from gateway.auth import ANONYMOUS, allows
 from gateway.catalog import Catalog, Row
-from gateway.config import Config, DeploymentConfig, RouteConfig
+from gateway.config import loading
+from gateway.config.document import Config, DeploymentConfig, RouteConfig
 from gateway.errors import ClientError, ConfigError, UpstreamError
 from gateway.health import Health
 from gateway.lane import Lane, Route

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 from prometheus_client import Gauge
 
-from gateway import loading
 from gateway.app import Gateway
-from gateway.config import Config
+from gateway.config import loading
+from gateway.config.document import Config
 from gateway.errors import ConfigError
 from gateway.parts import Parts
 

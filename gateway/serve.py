@@ -20,7 +20,7 @@ from typing import Any
 
 from gateway.app import Gateway
 from gateway.errors import ConfigError
-from gateway.listener import Server, server
+from gateway.front.listener import Server, server
 from gateway.parts import Parts
 from gateway.reload import ConfigFile, Reloader
 from gateway.types import Frozen

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from gateway.config import Grant, KeyGrant, TeamConfig
+from gateway.config.document import Grant, KeyGrant, TeamConfig
+from gateway.config.refusals import unknown
 from gateway.errors import ConfigError
 from gateway.limits.allowance import moment
-from gateway.refusals import unknown
 from gateway.types import Tenant
 
 

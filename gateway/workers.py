@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from gateway.config import Config
+from gateway.config.document import Config
 from gateway.errors import ConfigError
 from gateway.serve import Listen, bind, say
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gateway.schema import schema
+from gateway.config.schema import schema
 
 CHART = Path(__file__).parent / "arriero"
 FREE = {"type": "object"}

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 from gateway.errors import Detail, UpstreamError
-from gateway.transport import Response
+from gateway.transport.client import Response
 from gateway.types import DROPPABLE, Call, Deployment, Reply, instead, lacking
 from providers import _json_answer
 from providers._completion import Choice, Chunks, Completion, Cutter, fitted, stream_bytes, summed, whole_bytes

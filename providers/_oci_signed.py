@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.errors import UpstreamError
-from gateway.transport import Response
+from gateway.transport.client import Response
 from gateway.types import Call, Deployment
 from providers.credentials.skew import CloudClock
 from providers.openai import OpenAI, Passthrough

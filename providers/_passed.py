@@ -13,7 +13,7 @@ from gateway import sse
 from gateway.answer import read as checked
 from gateway.errors import UpstreamError
 from gateway.peek import rewrite, spans
-from gateway.transport import Response
+from gateway.transport.client import Response
 from gateway.types import DROPPABLE, Call, Deployment, Reply
 from providers import _emulation
 from providers._completion import NULL, Choice, Chunks, Completion, Cutter, Message, Tokens, ToolCall

@@ -21,7 +21,7 @@ import msgspec
 from gateway.account import Account, Guardrail
 from gateway.errors import UpstreamError
 from gateway.secret import Secret
-from gateway.transport import Client, Response, request_head
+from gateway.transport.client import Client, Response, request_head
 from gateway.types import Call, Deployment, Observed, Provider, Reply
 from providers import _bedrock_answer, _bedrock_errors
 from providers._bedrock_request import OFFERS, converse, encoded

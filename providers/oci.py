@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from gateway.account import Account
 from gateway.errors import UpstreamError
 from gateway.secret import Pem, Secret
-from gateway.transport import Client, Response, request_head
+from gateway.transport.client import Client, Response, request_head
 from gateway.types import Call, Deployment, Observed, Provider, Reply
 from providers import _oci_realms as realms
 from providers._completion import Chunks

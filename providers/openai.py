@@ -18,7 +18,7 @@ from gateway.errors import Detail, UpstreamError
 from gateway.outcome import go_duration_s
 from gateway.peek import rewrite, spans
 from gateway.secret import Secret
-from gateway.transport import Client, Response, begun_head, ended_head, request_head
+from gateway.transport.client import Client, Response, begun_head, ended_head, request_head
 from gateway.types import Call, Deployment, Endpoint, Observed, Provider, Reply, Room, lacking
 from providers._emulation import EMULATES
 from providers._passed import answer, prepared

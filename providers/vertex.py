@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from gateway.secret import Secret
-from gateway.transport import Response
+from gateway.transport.client import Response
 from gateway.types import Call, Deployment, Reply
 from providers.credentials.access_token import AccessToken
 from providers.credentials.gcp import Google

@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from gateway import loading
 from gateway.app import Gateway
 from gateway.catalog import Catalog
+from gateway.config import loading
 from gateway.ledger.place import NOTHING_USUAL, Storage
 from gateway.ledger.recall import told
 from gateway.log import Log
 from gateway.prices import usd_to_nano
 from gateway.serve import Listen, Running, running
-from gateway.transport import Client
+from gateway.transport.client import Client
 from tests.listening import listening
 
 CATALOG = Catalog.load()

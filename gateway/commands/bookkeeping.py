@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from gateway import loading
 from gateway.commands.remote import Unreachable, ask
 from gateway.commands.spend import savings_found, savings_text, spend_found, spend_text, to_csv
+from gateway.config import loading
 from gateway.errors import ArrieroError, ConfigError
 from gateway.ledger import reports
 from gateway.ledger.database import Database, LedgerError

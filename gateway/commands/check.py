@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from gateway.app import Gateway
 from gateway.catalog import Catalog, retirement_warnings
-from gateway.config import Config
+from gateway.config.document import Config
 from gateway.lane import Lane
 from gateway.limits.allowance import moment
-from gateway.transport import Client
+from gateway.transport.client import Client
 from gateway.types import Provider
 
 REACH_S = 2.0

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gateway import loading
 from gateway.app import Gateway
+from gateway.config import loading
 from gateway.errors import ArrieroError, ConfigError
 from gateway.explain import Asked, dry_run, text
 from gateway.serve import say

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
 
-from gateway.config import AdminToken
+from gateway.config.document import AdminToken
 
 Scope = Literal["read", "write"]
 

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from starlette.types import Scope
 
-from gateway.cycle import Cycle
 from gateway.errors import Answerable, ClientError
+from gateway.front.cycle import Cycle
 
 Headers = list[tuple[bytes, bytes]]
 _chance = random.Random(os.urandom(32))

@@ -11,10 +11,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from gateway import answer, auth, relay
-from gateway.cycle import Cycle
 from gateway.dispatch import Opened
 from gateway.endpoints import http
 from gateway.errors import Answerable, ClientError, ServiceError
+from gateway.front.cycle import Cycle
 from gateway.lane import Route
 from gateway.limits.limiter import Hold
 from gateway.parts import Current, Parts

@@ -14,8 +14,9 @@ import msgspec
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
 
-from gateway import loading, tenants
-from gateway.config import Config, KeyConfig, KeyGrant
+from gateway import tenants
+from gateway.config import loading
+from gateway.config.document import Config, KeyConfig, KeyGrant
 from gateway.endpoints import http
 from gateway.endpoints.guard import Admin, Guard
 from gateway.errors import Answerable, ClientError, ConfigError

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from gateway.config import KeyGrant, StoreConfig
+from gateway.config.document import KeyGrant, StoreConfig
 from gateway.errors import ClientError, ConfigError, ServiceError
 from gateway.keys.keyformat import is_key, new_key
 from gateway.keys.keystore import Issue, KeyStore

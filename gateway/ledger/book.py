@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from gateway.config import StoreConfig
+from gateway.config.document import StoreConfig
 from gateway.errors import ConfigError
 from gateway.ledger import reports, rows
 from gateway.ledger.database import Away, Database, LedgerError, connect

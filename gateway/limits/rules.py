@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Iterator, Mapping
 
-from gateway.config import Config
+from gateway.config.document import Config
 from gateway.limits.buckets import Kind, Rule, Scope
 from gateway.limits.terms import Terms
 from gateway.types import Budget, Limits, Tenant

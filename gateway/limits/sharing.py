@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.config import StoreConfig
+from gateway.config.document import StoreConfig
 from gateway.limits.book import Book
 from gateway.limits.outage import Outage
 from gateway.limits.redis_url import place

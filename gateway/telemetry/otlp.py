@@ -15,12 +15,12 @@ from urllib.parse import unquote, urlsplit
 from prometheus_client import CollectorRegistry
 
 from gateway.account import Account
-from gateway.config import TelemetryConfig
+from gateway.config.document import TelemetryConfig
 from gateway.errors import ConfigError, UpstreamError
 from gateway.metrics import Metrics
 from gateway.telemetry.otlp_wire import metrics_request, spans_request
 from gateway.telemetry.traces import Recorded
-from gateway.transport import Client, Timeouts, request_head
+from gateway.transport.client import Client, Timeouts, request_head
 
 Signal = Literal["traces", "metrics"]
 FLUSH_S = 1.0

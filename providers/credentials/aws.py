@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from gateway.errors import UpstreamError
-from gateway.proxy import own
 from gateway.secret import Secret
+from gateway.transport.proxy import own
 from providers.credentials.sigv4 import Keys
 from providers.credentials.tokens import Lease, Refresher
 

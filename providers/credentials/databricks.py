@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.errors import UpstreamError
 from gateway.secret import Secret
-from gateway.transport import Client, Origin, request_head
+from gateway.transport.client import Client, Origin, request_head
 from providers.credentials.access_token import oauth_code, unavailable
 from providers.credentials.tokens import Lease
 

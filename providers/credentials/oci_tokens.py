@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway.account import TOKEN_TIMEOUTS, USUAL, Reach
 from gateway.errors import UpstreamError
-from gateway.transport import Client, Origin, request_head
+from gateway.transport.client import Client, Origin, request_head
 from providers.credentials.oci import Identity, load_key, signed
 from providers.credentials.tokens import Lease, Refresher
 

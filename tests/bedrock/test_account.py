@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from botocore.endpoint_provider import EndpointProvider
 
-from gateway import loading
 from gateway.app import Gateway
+from gateway.config import loading
 from gateway.errors import ConfigError
 from gateway.types import Deployment
 from providers.bedrock import EMULATES, USUAL_FEATURES, Bedrock

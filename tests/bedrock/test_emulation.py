@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletion
 
 from gateway.errors import UpstreamError
 from gateway.outcome import judge
-from gateway.transport import Response
+from gateway.transport.client import Response
 from gateway.types import Call, Deployment
 from providers import _emulation
 from providers._bedrock_request import OFFERS

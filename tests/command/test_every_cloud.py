@@ -7,8 +7,8 @@ from typing import Any
 import openai
 import pytest
 
-from gateway import environment
 from gateway.catalog import Catalog
+from gateway.config import environment
 from sandbox import _oci_demo as oracle
 from sandbox.cloud import clouds
 from sandbox.run import Sandbox

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway import loading
+from gateway.config import loading
 from sandbox.run import Sandbox
 from tests import process
 from tests.command.in_process import command

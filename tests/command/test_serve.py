@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from gateway import loading
 from gateway.app import Gateway
+from gateway.config import loading
 from gateway.errors import ConfigError
 from gateway.serve import Listen, running
 from sandbox.run import Sandbox

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway import loading, plugins, yaml_file
 from gateway.app import Gateway
+from gateway.config import loading, plugins, yaml_file
 from gateway.errors import ConfigError
 from gateway.log import Log
 

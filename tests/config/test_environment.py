@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gateway import environment, loading
 from gateway.catalog import Catalog
-from gateway.environment import Found
+from gateway.config import environment, loading
+from gateway.config.environment import Found
 from gateway.errors import ConfigError
 
 TODAY = date(2026, 11, 22)

@@ -7,12 +7,13 @@ import jsonschema
 import msgspec
 import pytest
 
-from gateway import config, loading, plugins, yaml_file
 from gateway.account import Account
 from gateway.app import Gateway
-from gateway.config import LATER
-from gateway.connection import Timeouts
-from gateway.schema import schema
+from gateway.config import document as config
+from gateway.config import loading, plugins, yaml_file
+from gateway.config.document import LATER
+from gateway.config.schema import schema
+from gateway.transport.connection import Timeouts
 
 EXAMPLE = Path(__file__).parents[2] / "arriero.example.yaml"
 TEXT = EXAMPLE.read_text()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import loading, plugins
 from gateway.app import Gateway
+from gateway.config import loading, plugins
 from gateway.errors import ConfigError
 from gateway.limits import redis_url
 from gateway.log import Log

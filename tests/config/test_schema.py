@@ -5,9 +5,9 @@ import json
 import jsonschema
 import pytest
 
-from gateway import plugins, yaml_file
+from gateway.config import plugins, yaml_file
+from gateway.config.schema import schema
 from gateway.errors import ConfigError
-from gateway.schema import schema
 from sandbox.config import config_text
 from tests.config import test_refusals as refusals
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway import plugins
+from gateway.config import plugins
 from tests.conformance import matrix
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from gateway import loading
 from gateway.app import Gateway
+from gateway.config import loading
 from gateway.errors import UpstreamError
 from gateway.log import Log
 from gateway.peek import peek, rewrite

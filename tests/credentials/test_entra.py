@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from gateway import loading
+from gateway.config import loading
 from gateway.errors import ConfigError, UpstreamError
 from gateway.secret import Secret
 from providers.azure import Azure

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 WITHOUT = """
 import sys
 sys.modules[{missing!r}] = None  # as find_spec and import see a package that is not there
-from gateway import loading
+from gateway.config import loading
 from gateway.app import Gateway
 from gateway.errors import ConfigError
 try:
@@ -58,7 +58,7 @@ async def test_a_missing_extra_is_named_with_its_pip_command(missing: str, accou
 
 LOOKING = """
 import asyncio, sys
-from gateway import loading
+from gateway.config import loading
 from gateway.errors import UpstreamError
 async def main():
     provider = loading.build({config!r}).accounts["a"].open("a")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import loading, plugins, yaml_file
+from gateway.config import loading, plugins, yaml_file
 from gateway.metrics import READINGS, Metrics
 
 ROOT = Path(__file__).parents[2]

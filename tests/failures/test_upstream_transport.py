@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.transport import Client, Origin, request_head
+from gateway.transport.client import Client, Origin, request_head
 from tests.failures.stage import (
     GOOD,
     WORDS,

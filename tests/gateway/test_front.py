@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway.cycle import Cycle
-from gateway.listener import server
+from gateway.front.cycle import Cycle
+from gateway.front.listener import server
 
 Headers = list[tuple[bytes, bytes]]
 

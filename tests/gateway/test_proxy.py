@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.proxy import Proxy, chosen, is_excepted
 from gateway.secret import Secret
+from gateway.transport.proxy import Proxy, chosen, is_excepted
 
 CLOUD = "https://api.cloud.example/v1"
 

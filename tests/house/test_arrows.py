@@ -9,48 +9,65 @@ from tests.house.sources import imports, modules, ours
 LAYERS = """
 cli
 commands.bookkeeping commands.remote_keys
-commands.check environment commands.remote schema commands.screen workers
+commands.check config.environment commands.remote config.schema commands.screen workers
 serve
 reload
 app
-front
+front.applications
 endpoints.admin endpoints.inference endpoints.keys endpoints.models endpoints.operations
 endpoints.accounting
 endpoints.guard endpoints.http explain parts vitals.shedding
-fleet telemetry.otlp listener
-telemetry.otlp_wire settle server
+fleet telemetry.otlp front.listener
+telemetry.otlp_wire settle front.protocol
 telemetry.traces
-accounts dispatch loading
+accounts dispatch config.loading
 auth decisions limits.gossip lane lease limits.limiter relay limits.sharing
 keys.issued limits.purses limits.room limits.rules tenants
-keys.keystore refusals
+keys.keystore config.refusals
 ledger.gauges commands.spend
 ledger.book
 ledger.writer
 ledger.insert ledger.journal ledger.migrations ledger.recall ledger.reports ledger.retention
 ledger.database ledger.rows ledger.underway
 limits.shared_book
-answer config limits.eviction live metrics limits.outage plugins router limits.shares limits.wires yaml_file
-cycle limits.store vitals.pulse
+answer config.document limits.eviction live metrics limits.outage router limits.shares limits.wires
+config.plugins config.yaml_file
+front.cycle limits.store vitals.pulse
 log
 limits.allowance
-account limits.bound catalog charges health homes probe tally vitals.memory
-keys.keyformat ledger.place peek keys.pepper prices limits.redis_url sse transport worker
-forward
-limits.book connection dial
+account limits.bound catalog charges health config.homes probe tally vitals.memory
+keys.keyformat ledger.place peek keys.pepper prices limits.redis_url sse transport.client worker
+transport.forward
+limits.book transport.connection transport.dial
 limits.terms
-limits.buckets http1 outcome pool struck tunnel
+limits.buckets transport.http1 outcome transport.pool struck transport.tunnel
 types
-proxy
+transport.proxy
 errors secret
 """
 """The core from the top down: a module may import those of the lines below its own, none of its own line."""
 
 DEPTH = {f"gateway.{name}": depth for depth, line in enumerate(LAYERS.split("\n")) for name in line.split()}
-PACKAGES = {f"gateway.{name}" for name in ("commands", "endpoints", "keys", "ledger", "limits", "telemetry", "vitals")}
+PACKAGES = {
+    f"gateway.{name}"
+    for name in (
+        "commands",
+        "config",
+        "endpoints",
+        "front",
+        "keys",
+        "ledger",
+        "limits",
+        "telemetry",
+        "transport",
+        "vitals",
+    )
+}
 CORE = sorted(name for name in modules() if name.startswith("gateway.") and name not in PACKAGES)
 
-FOR_PROVIDERS = {"types", "errors", "account", "secret", "proxy", "transport", "sse", "peek", "outcome", "answer"}
+FOR_PROVIDERS = {
+    *("types", "errors", "account", "secret", "transport.proxy", "transport.client", "sse", "peek", "outcome", "answer")
+}
 FOR_POLICIES = {"types", "errors"}
 
 

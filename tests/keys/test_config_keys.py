@@ -6,10 +6,10 @@ import pytest
 
 from gateway import tenants
 from gateway.auth import ANONYMOUS, Keyring, allows, authorize
-from gateway.config import KeyConfig
+from gateway.config.document import KeyConfig
+from gateway.config.loading import build, decode
 from gateway.errors import ClientError, ConfigError
 from gateway.keys.issued import Issued
-from gateway.loading import build, decode
 from gateway.log import Log
 from gateway.types import Budget, Limits, Tenant
 from tests.harness import Clock

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from gateway.auth import Keyring
+from gateway.config.loading import build
 from gateway.errors import ClientError
 from gateway.keys.issued import Issued, Source
 from gateway.keys.keyformat import ALPHABET, key_of, new_key
 from gateway.keys.keystore import Issue, KeyStore
 from gateway.keys.pepper import Pepper
 from gateway.ledger.place import place
-from gateway.loading import build
 from gateway.log import Log
 from gateway.types import Tenant
 from tests.keys.test_config_keys import ROUTED

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import loading
 from gateway.commands.check import warnings
+from gateway.config import loading
 from gateway.errors import ConfigError
 from tests.harness import eventually
 from tests.keys.stage import admin, call, made, stage

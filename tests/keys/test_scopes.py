@@ -8,8 +8,8 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
-from gateway import loading
 from gateway.app import Gateway
+from gateway.config import loading
 from gateway.endpoints.guard import Guard
 from tests.harness import Served, ask, serving
 

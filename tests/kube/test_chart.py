@@ -11,8 +11,8 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from gateway import loading
 from gateway.commands.check import warnings
+from gateway.config import loading
 from gateway.reload import NEEDS_RESTART
 from tests.kube.tools import CACHE, CHART, MINORS, ROOT, objects, readme, run, template, tool, values_files
 from tests.needs import need

@@ -92,8 +92,8 @@ async def test_a_stream_that_breaks_behind_litellm_is_said_to_be_incomplete(tmp_
 def test_without_litellm_the_config_is_refused_with_the_command_that_mends_it() -> None:
     import importlib.util
 
-    from gateway import loading
     from gateway.app import Gateway
+    from gateway.config import loading
     from gateway.errors import ConfigError
 
     assert importlib.util.find_spec("litellm") is None, "the test environment must not have litellm itself"

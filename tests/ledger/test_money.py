@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from gateway import charges
 from gateway.app import Gateway
 from gateway.catalog import Catalog
+from gateway.config.loading import build
 from gateway.ledger.place import MEMORY, Storage
-from gateway.loading import build
 from gateway.types import Call, Candidate, Deployment, Price, Quantiles, Speed, Tenant, Usage
 from tests.harness import CATALOG, Connection, ask, config, json_answer, route, serving, upstream
 from tests.ledger.test_calls import rows

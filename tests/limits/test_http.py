@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway import loading
+from gateway.config import loading
 from gateway.outcome import go_duration_s
 from tests.harness import Clock, caller, chat, eventually, json_answer, request
 from tests.harness import Connection as Peer

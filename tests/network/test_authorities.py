@@ -12,9 +12,9 @@ import trustme
 from aiohttp import web
 
 from gateway.account import USUAL, Account, Reach
-from gateway.dial import Trust
 from gateway.errors import UpstreamError
 from gateway.secret import Secret
+from gateway.transport.dial import Trust
 from providers.credentials import aws, azure, databricks, gcp
 from providers.credentials.oci_tokens import InstancePrincipal
 from providers.credentials.sigv4 import Keys

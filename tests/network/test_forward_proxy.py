@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway import loading
 from gateway.accounts import open_account
 from gateway.commands import check
+from gateway.config import loading
 from gateway.errors import ConfigError
 from sandbox.run import Sandbox
 from tests.credentials.test_through_the_gateway import CLOUDS, HELLO, MODEL, config, paid_with_tokens, sdk

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from azure.identity import AzureAuthorityHosts
 
-from gateway import loading
+from gateway.config import loading
 from providers.credentials import azure
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway import loading
 from gateway.app import Gateway
 from gateway.commands.screen import screen
+from gateway.config import loading
 from gateway.errors import ConfigError
 from gateway.explain import text
 from gateway.serve import Listen, running

@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from gateway import loading
 from gateway.app import Gateway
+from gateway.config import loading
 from gateway.errors import ConfigError, UpstreamError
 from providers.credentials.oci import Files, SessionToken, read_profile, resource_principal
 from providers.credentials.oci_tokens import FALLBACK_LIFE_S, InstancePrincipal, WorkloadIdentity, life_s, workload

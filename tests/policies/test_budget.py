@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway import loading
+from gateway.config import loading
 from gateway.errors import ConfigError
 from gateway.types import NANO_PER_USD, Spent
 from policies.budget import Budget

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway import loading
+from gateway.config import loading
 from gateway.router import NamedPolicy, decide
 from gateway.types import FEATURES, Candidate, Price, Room, Speed
 from tests.policies.cases import NOW, call, candidate, heard, usd

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import policies
-from gateway import loading
+from gateway.config import loading
 from gateway.errors import ConfigError
 from gateway.types import Call, Candidate, Frozen, Policy
 from tests.policies.cases import CALLS, NOWS, call, candidates, names

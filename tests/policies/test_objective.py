@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway import loading
+from gateway.config import loading
 from gateway.errors import ConfigError
 from gateway.types import Candidate, Price, Speed
 from policies.objective import Limits, Objective

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway import loading
+from gateway.config import loading
 from gateway.errors import ConfigError
 from policies.sensitivity import Sensitivity
 from tests.policies.cases import call, candidate, names

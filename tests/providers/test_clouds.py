@@ -5,8 +5,8 @@ import json
 import openai
 import pytest
 
-from gateway import loading
-from gateway.plugins import names
+from gateway.config import loading
+from gateway.config.plugins import names
 from sandbox.cloud import clouds
 from sandbox.run import Sandbox
 from tests.harness import ask, chat, serving

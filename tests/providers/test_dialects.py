@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import loading, yaml_file
+from gateway.config import loading, yaml_file
 from gateway.errors import ConfigError
 from gateway.peek import peek
 from gateway.types import FEATURES, Call, Deployment, Missing, Tenant

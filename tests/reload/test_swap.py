@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trustme
 
-from gateway import loading
+from gateway.config import loading
 from gateway.errors import ConfigError
 from gateway.parts import Parts
 from tests.harness import (

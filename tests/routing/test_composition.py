@@ -4,7 +4,7 @@ residency -> sensitivity -> capability -> context_window -> breaker -> headroom 
 
 import pytest
 
-from gateway import loading
+from gateway.config import loading
 from gateway.errors import ConfigError
 from tests.harness import Clock
 from tests.routing.clouds import Bench, Cloud, bench

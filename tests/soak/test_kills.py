@@ -1,7 +1,6 @@
 """Everything is killed under load, again and again: no call is lost, none is counted twice, every cost is the cloud's.
 
-ARRIERO_SOAK_CALLS says how many calls go by with each database: `make soak` takes a million, the suite what fits into a
-minute of two busy cores for both."""
+ARRIERO_SOAK_CALLS says how many calls go by with each database: `make soak` takes a million, CI 50,000."""
 
 import asyncio
 import os

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway import loading
 from gateway.app import Gateway
+from gateway.config import loading
 from gateway.errors import ConfigError
 from tests import process
 from tests.harness import (

@@ -8,7 +8,7 @@ import pytest
 import trustme
 import uvloop
 
-from gateway.transport import Client, Origin
+from gateway.transport.client import Client, Origin
 from tests.transport.upstreams import ClientOf
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gateway.transport import Origin
+from gateway.transport.client import Origin
 from tests.transport.upstreams import CHUNKED, ClientOf, Peer, Upstream, ask, send
 
 MIB = 1024 * 1024

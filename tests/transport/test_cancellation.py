@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.errors import UpstreamError
-from gateway.transport import Client, Origin, Timeouts
+from gateway.transport.client import Client, Origin, Timeouts
 from tests.transport.upstreams import (
     CHUNKED,
     PATIENCE_S,

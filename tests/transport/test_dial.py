@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.dial import RACE_DELAY_S, Address, Dialer, Opener, interleave, race, split_url
-from gateway.transport import Client, Origin
+from gateway.transport.client import Client, Origin
+from gateway.transport.dial import RACE_DELAY_S, Address, Dialer, Opener, interleave, race, split_url
 from tests.transport.test_faults import blackhole, closed_port
 from tests.transport.upstreams import ClientOf, Upstream, answering, ask, failure
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.transport import Origin
+from gateway.transport.client import Origin
 from tests.transport.upstreams import (
     CHUNKED,
     OK,

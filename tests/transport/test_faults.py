@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
-from gateway.transport import Client, Origin, Timeouts
+from gateway.transport.client import Client, Origin, Timeouts
 from tests.transport.upstreams import (
     CHUNKED,
     OK,

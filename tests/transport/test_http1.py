@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http1 import MAX_FRAMING_BYTES, MAX_INTERIM_ANSWERS, Incoming, Malformed, request_head
+from gateway.transport.http1 import MAX_FRAMING_BYTES, MAX_INTERIM_ANSWERS, Incoming, Malformed, request_head
 
 TOKEN = st.text(
     "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=1, max_size=20

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.transport import Client, Origin, Timeouts
+from gateway.transport.client import Client, Origin, Timeouts
 from tests.transport.upstreams import (
     OK,
     PATIENCE_S,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.proxy import Proxy
 from gateway.secret import Secret
-from gateway.transport import Origin, Timeouts
+from gateway.transport.client import Origin, Timeouts
+from gateway.transport.proxy import Proxy
 from tests.forward_proxy import forward_proxy
 from tests.transport.test_faults import closed_port
 from tests.transport.upstreams import (

@@ -7,7 +7,7 @@ import ssl
 import pytest
 import trustme
 
-from gateway.transport import Client, Origin, Timeouts
+from gateway.transport.client import Client, Origin, Timeouts
 from tests.transport.upstreams import (
     CHUNKED,
     PATIENCE_S,

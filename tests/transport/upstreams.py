@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from gateway.errors import UpstreamError
-from gateway.transport import Client, Origin, Response, request_head
+from gateway.transport.client import Client, Origin, Response, request_head
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
-from gateway.config import LATER
+from gateway.config.document import LATER
 from gateway.errors import ConfigError
 
 KINDS: Mapping[str, str] = {

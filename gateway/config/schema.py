@@ -5,10 +5,18 @@ from typing import Any
 
 import msgspec
 
-from gateway import plugins
 from gateway.account import URL_PATTERN
-from gateway.config import NAME_PATTERN, NAME_RULE, Config, DeploymentConfig, KeyConfig, RouteConfig, TeamConfig
-from gateway.loading import SECTIONS
+from gateway.config import plugins
+from gateway.config.document import (
+    NAME_PATTERN,
+    NAME_RULE,
+    Config,
+    DeploymentConfig,
+    KeyConfig,
+    RouteConfig,
+    TeamConfig,
+)
+from gateway.config.loading import SECTIONS
 from gateway.secret import Secret
 
 TITLE = "Arriero's config"

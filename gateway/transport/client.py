@@ -9,12 +9,12 @@ import asyncio
 import time
 from typing import NoReturn
 
-from gateway.connection import PIECE, TIMER_SLACK_S, WHOLE, Clock, Connection, Origin, Phase, Timeouts
-from gateway.dial import Dialer, Trust
 from gateway.errors import UpstreamError
-from gateway.forward import HandedOn
-from gateway.http1 import Incoming, begun_head, ended_head, request_head
-from gateway.pool import Pool
+from gateway.transport.connection import PIECE, TIMER_SLACK_S, WHOLE, Clock, Connection, Origin, Phase, Timeouts
+from gateway.transport.dial import Dialer, Trust
+from gateway.transport.forward import HandedOn
+from gateway.transport.http1 import Incoming, begun_head, ended_head, request_head
+from gateway.transport.pool import Pool
 
 __all__ = ["Client", "Origin", "Response", "Timeouts", "begun_head", "ended_head", "request_head"]
 

@@ -2,10 +2,10 @@
 
 Source: RFC 9112, 3.2.2 (absolute-form); RFC 9110, 11.7.2."""
 
-from gateway.connection import Connection
 from gateway.errors import UpstreamError
-from gateway.http1 import Incoming
-from gateway.proxy import Proxy
+from gateway.transport.connection import Connection
+from gateway.transport.http1 import Incoming
+from gateway.transport.proxy import Proxy
 
 
 class HandedOn(Connection):

@@ -8,8 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.cycle import Hot
 from gateway.endpoints import operations
+from gateway.front.cycle import Hot
 from gateway.live import Live
 
 

@@ -21,7 +21,7 @@ class Cancellable(Protocol):
 
 
 class ClientConnection(Protocol):
-    """Where a request came from: server.py's Protocol."""
+    """Where a request came from: protocol.py's Protocol."""
 
     transport: asyncio.Transport
     flow: FlowControl

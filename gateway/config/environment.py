@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 from msgspec import structs
 
-from gateway import homes
 from gateway.account import Account
 from gateway.accounts import open_account
 from gateway.catalog import Catalog
-from gateway.config import NAME_RULE, Config, RouteConfig, is_name
+from gateway.config import homes
+from gateway.config.document import NAME_RULE, Config, RouteConfig, is_name
 from gateway.errors import ConfigError
-from gateway.proxy import chosen
+from gateway.transport.proxy import chosen
 
 POLICIES = ({"capability": {"missing": "emulate"}}, "context_window", "breaker", "headroom", "lowest_cost")
 """Those of a config that nobody wrote: what a cloud lacks is stood in for where that can be done."""

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway import plugins, yaml_file
 from gateway.account import Account
-from gateway.config import (
+from gateway.config import plugins, yaml_file
+from gateway.config.document import (
     NAME_RULE,
     AdminConfig,
     AttemptsConfig,
@@ -24,8 +24,8 @@ from gateway.config import (
     TelemetryConfig,
     is_name,
 )
+from gateway.config.refusals import refused, shown, unknown
 from gateway.errors import ConfigError
-from gateway.refusals import refused, shown, unknown
 from gateway.secret import Secret
 from gateway.types import Policy
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 
-from gateway.server import Protocol
+from gateway.front.protocol import Protocol
 
 POLL_S = 0.005
 

@@ -13,8 +13,8 @@ from typing import Annotated, NamedTuple, cast
 import msgspec
 
 from gateway.errors import FaultKind, UpstreamError
-from gateway.http1 import Incoming, Malformed
-from gateway.proxy import Proxy
+from gateway.transport.http1 import Incoming, Malformed
+from gateway.transport.proxy import Proxy
 from gateway.types import Frozen
 
 WRITE_SLICE_BYTES = 262_144

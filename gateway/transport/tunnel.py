@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from gateway.errors import UpstreamError
-from gateway.proxy import Proxy
+from gateway.transport.proxy import Proxy
 
 MAX_HEAD_BYTES = 16_384
 MEANINGS = {

@@ -15,8 +15,8 @@ import httptools
 from uvicorn._types import ASGIVersions
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.cycle import Cancellable, Cycle, Hot
 from gateway.errors import error_body
+from gateway.front.cycle import Cancellable, Cycle, Hot
 
 MAX_HEAD_BYTES = 65536
 """What may come of a request's head before it is whole, give or take one read."""

@@ -18,8 +18,8 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.errors import FaultKind, UpstreamError
-from gateway.proxy import Proxy
-from gateway.tunnel import Answer, Tunnel
+from gateway.transport.proxy import Proxy
+from gateway.transport.tunnel import Answer, Tunnel
 
 RACE_DELAY_S = 0.25  # RFC 8305, 5: the recommended connection attempt delay
 
