@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable
 
 from starlette.routing import Route
 
@@ -33,9 +32,10 @@ from gateway.limits.rules import Rulebook
 from gateway.limits.sharing import shared_book
 from gateway.live import Live
 from gateway.log import Log
-from gateway.metrics import Deployments, Metrics, labels_of
-from gateway.parts import Current, Parts
+from gateway.metrics import Metrics
+from gateway.parts import Parts
 from gateway.settle import Books, Settlement
+from gateway.succession import Succession
 from gateway.telemetry.otlp import Telemetry
 from gateway.telemetry.traces import Traces
 from gateway.types import Endpoint
@@ -60,25 +60,22 @@ class Gateway:
         self.log, self.metrics, self.decisions = log or Log(), Metrics(), Decisions()
         self.live = Live(self.metrics.in_flight, self.metrics.draining)
         self.vitals = Vitals(self.live, self.metrics, self.log)
-        self._lasting = Lasting(catalog or Catalog.load(), self.metrics, clock, wall)
         self._book = Book(clock, wall)
         self._shared = shared_book(config.store, self._book, self.metrics, self.log, clock)
         shared = self._shared
         self.gossip = None if shared is None else Gossip(shared.store, lambda: self.fleet.health, clock, wall)
         self._gossiping: asyncio.Task[None] | None = None
         self.metrics.registry.register(Budgets(self._book, self._shared))
-        self._readings = Deployments({}, clock)
-        self.metrics.registry.register(self._readings)
         self.ledger = opened(config.store, storage, self.log, clock, wall)
         self.metrics.registry.register(Writing(self.ledger))
         self.issued = issued_keys(config.store, storage, self.log, wall)
         self.issued.gone = lambda name: self.metrics.forget([{"key": name}], ())
         self.metrics.keys_away.set_function(lambda: self.issued.away)
         self._telemetry = Telemetry(config.telemetry, self.metrics) if config.telemetry else None
-        self._reloading = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
-        self.current = Current(self._parts(config, Accounts(config, clock), Health(clock), self._lasting))
-        self._adopt(self.current.parts)
+        lasting = Lasting(catalog or Catalog.load(), self.metrics, clock, wall)
+        parts = self._parts(config, Accounts(config, clock), Health(clock), lasting)
+        self._succession = Succession(parts, self._parts, lasting, self.live)
+        self.current = self._succession.current
         models = Models(self.current, int(wall()))
         inference = {f"/v1/{endpoint}": Inference(endpoint, self.current) for endpoint in ENDPOINTS}
         routes = [Route(path, PostOnly()) for path in inference]
@@ -137,59 +134,11 @@ class Gateway:
             self._telemetry.start(self.metrics.registry)
 
     async def reload(self, config: Config, check: Callable[[Parts], None] = lambda parts: None) -> None:
-        """Calls that begin from now on run on this config, those under way end on theirs; what did not change of the
-        accounts and of what is known stays. All or nothing: raises ConfigError, and what `check` raises."""
-        async with self._reloading:
-            before = self.current.parts.fleet
-            accounts = await asyncio.to_thread(self._tried, config, before.accounts, check)
-            try:
-                await accounts.start()
-            except BaseException:
-                await accounts.undo()
-                raise
-            health = before.health.after(accounts.moved(before.accounts))
-            parts = self._parts(config, accounts, health, self._lasting)
-            before.rest()
-            self.current.parts = parts
-            self._adopt(parts)
-            self.fleet.watch()
-            task = asyncio.create_task(self._leave(before, self.fleet, self.live.tasks()))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
-
-    def _tried(self, config: Config, before: Accounts, check: Callable[[Parts], None]) -> Accounts:
-        """The accounts of a config that can run. All else is made on trial: it counts and knows apart, so that a config
-        that cannot run leaves no trace. In a thread, for certificates and plugins take their time."""
-        clock = self._lasting.clock
-        accounts = Accounts(config, clock, before)
-        check(self._parts(config, accounts, Health(clock), self._lasting._replace(metrics=Metrics())))
-        return accounts
-
-    def _adopt(self, parts: Parts) -> None:
-        """What looks on from outside looks at these parts."""
-        fleet = parts.fleet
-        self._readings.lanes = {(route, lane.deployment.name): lane.facts for route, lane in fleet.lanes()}
-        for name in fleet.accounts.opened:
-            fleet.health.pardon(name)
-
-    async def _leave(self, before: Fleet, after: Fleet, calls: Collection[asyncio.Task[Any]]) -> None:
-        """Once the calls of an old config have ended: closes the accounts that went, forgets what nobody uses."""
-        try:
-            if calls:
-                await asyncio.wait(calls)
-        finally:
-            for provider in before.accounts.gone(after.accounts):
-                await provider.aclose()
-        now = self.fleet
-        was, known = ([labels_of(route, lane.deployment) for route, lane in f.lanes()] for f in (before, now))
-        self.metrics.forget(was, known)
-        self.metrics.forget(*([{"key": key.name} for key in f.config.keys] for f in (before, now)))
-        now.health.forget([lane.facts for _, lane in now.lanes()])
+        """As `Succession.reload`."""
+        await self._succession.reload(config, check)
 
     async def aclose(self) -> None:
-        for task in self._leaving:
-            task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await self._succession.aclose()
         if self._gossiping is not None:
             self._gossiping.cancel()
         if self._shared is not None:

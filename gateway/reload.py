@@ -1,4 +1,4 @@
-"""The config file read again: on SIGHUP and when it changed. Putting the new config in force is app.py's.
+"""The config file read again: on SIGHUP and when it changed. Putting the new config in force is succession.py's.
 
 Rule 1. One reload at a time; what is asked for meanwhile is one more after it.
 Rule 2. A file that changed is read when it has stayed the same for a look: who writes it may be half-way.

@@ -13,6 +13,7 @@ commands.check config.environment commands.remote config.schema commands.screen 
 serve
 reload
 app
+succession
 front.applications
 endpoints.admin endpoints.inference endpoints.keys endpoints.models endpoints.operations
 endpoints.accounting
