@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PROVEN='^(helm/|Dockerfile$|\.dockerignore$|\.ci/|tests/kube/|requirements-image\.lock$|pyproject\.toml$)'
-SHUTDOWN='^gateway/(.*/)?(vitals/.*|(app|cli|connection|cycle|front|http|inference|lane|listener|live|operations|probe|reload|serve|server|worker|workers)\.py)$'
+SHUTDOWN='^gateway/((front|vitals)/.*|(.*/)?(app|cli|cycle|http|inference|lane|listener|live|operations|probe|reload|serve|worker|workers)\.py)$'
 NOT_UP=75
 CLUSTER_ENDS=$((${ARRIERO_CI_BEGAN:-$(date +%s)} + 57 * 60))
 export CLUSTER_ENDS
