@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.kube.cluster.hands import NAMESPACE, kubectl, until
+from tests.kube.cluster.hands import HERE, NAMESPACE, kubectl, until
 
 SCENARIO_S = 300.0
 """What no scenario takes, on a slow machine either: the longest takes a fifth of it."""
@@ -15,7 +15,8 @@ NOT_UP = 75
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.timeout(SCENARIO_S))
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.timeout(SCENARIO_S))
 
 
 @pytest.hookimpl(tryfirst=True)

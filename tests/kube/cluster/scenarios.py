@@ -50,9 +50,7 @@ def test_a_first_run_needs_no_values_and_answers_a_real_call():
     assert "DEMO on the built-in sandbox" in said
     helm("test", "demo", "--timeout", "2m")
     key = kubectl("get", "secret", "demo-arriero-key", "-o", "jsonpath={.data.ARRIERO_KEY}")
-    helm(
-        "upgrade", "demo", CHART, "--values", HERE / "node.yaml", "--set", "replicaCount=1", "--wait", "--timeout", "3m"
-    )
+    helm("upgrade", "demo", CHART, "--reset-then-reuse-values", "--set", "replicaCount=1", "--wait", "--timeout", "3m")
     assert kubectl("get", "secret", "demo-arriero-key", "-o", "jsonpath={.data.ARRIERO_KEY}") == key
     helm("uninstall", "demo", "--wait")
 
