@@ -157,7 +157,7 @@ PARTS: dict[str, Any] = {
 
 def pod_annotations(tmp_path: Path, config: dict[str, Any]) -> Any:
     file = tmp_path / "values.yaml"
-    file.write_text(yaml.safe_dump({"config": config}))
+    file.write_text(yaml.safe_dump({"config": config, "secrets": {"env": ["clouds"]}}))
     (found,) = (o for o in objects(template("--values", file).stdout) if o["kind"] == "Deployment")
     return found["spec"]["template"]["metadata"].get("annotations")
 
