@@ -35,7 +35,6 @@ case ${ARRIERO_CLUSTER:-changed} in
         fi ;;
 esac
 why=$(tests/kube/cluster/possible.sh 2>&1) || skipped "$why"
-(cd tests/kube/toolchain && timeout 300 go list -deps . >/dev/null) || skipped "Kubernetes' Go modules are not to be had"
 code=0
 nice -n 5 tests/kube/cluster/run.sh || code=$?
 [ $code != $NOT_UP ] || skipped "the cluster came too late or not at all on this machine; what it said is above"

@@ -111,7 +111,7 @@ def test_a_build_that_would_take_too_long_is_ended(tmp_path: Path):
     began = time.monotonic()
     done = ended(scenarios_s() + 2, CLUSTER / "run.sh", ARRIERO_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 75, done.stderr
-    assert "OUT OF TIME: build.sh" in done.stderr
+    assert "OUT OF TIME: " in done.stderr
     assert time.monotonic() - began < 60
     assert not (tmp_path / "cache" / "bin" / "kube").exists()
 
@@ -121,7 +121,7 @@ def test_a_run_that_is_late_already_builds_nothing_and_fails_nothing():
     env = environment({"ARRIERO_CI_BEGAN": f"{time.time() - 3600:.0f}", "ARRIERO_CLUSTER": "always"})
     done = subprocess.run([ROOT / ".ci" / "cluster.sh"], env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert "OUT OF TIME: build.sh" in done.stderr
+    assert "OUT OF TIME: " in done.stderr
     assert "THE CLUSTER RUN WAS SKIPPED, nothing of it is proven: the cluster came too late" in done.stderr
 
 

@@ -24,6 +24,7 @@ in_time() {   # a part of the build; 75 when the scenarios would come too late
     exit 75
 }
 
+in_time go -C "$ROOT/tests/kube/toolchain" list -deps . >/dev/null || { echo "Kubernetes' Go modules are not to be had" >&2; exit 75; }
 in_time "$ROOT/tests/kube/toolchain/build.sh" cluster
 CACHE=${ARRIERO_CACHE:-$HOME/.cache/arriero-kube}
 K=$CACHE/bin/kube
