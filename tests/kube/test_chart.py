@@ -122,6 +122,9 @@ WRITTEN = date(2026, 11, 28)
 """When the examples were: nothing in them was to go soon, and each of their deployments had a price."""
 
 
+URLS = {"REDIS_URL": "redis://:p@arriero-redis:6379/0", "DATABASE_URL": "postgresql://a:p@db.example.com/arriero"}
+
+
 def test_the_config_that_is_mounted_is_the_config_of_the_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     found = {file: (yaml.safe_load(file.read_text() or "{}") or {}).get("config") for file in FILES}
     assert sum(map(bool, found.values())) >= 4
@@ -132,7 +135,7 @@ def test_the_config_that_is_mounted_is_the_config_of_the_values(monkeypatch: pyt
         (text,) = (o["data"]["arriero.yaml"] for o in maps if "arriero.yaml" in o["data"])
         assert yaml.safe_load(text) == wanted
         for name in re.findall(r"env:(\w+)", text):
-            monkeypatch.setenv(name, f"the-{name}-of-{file.stem}")
+            monkeypatch.setenv(name, URLS.get(name, f"the-{name}-of-{file.stem}"))
         for path in re.findall(r"file:(/[\w./-]+)", text):
             secret = tmp_path / Path(path).name
             secret.write_text(f"secret-{secret.name}")
@@ -154,7 +157,7 @@ PARTS: dict[str, Any] = {
 
 def pod_annotations(tmp_path: Path, config: dict[str, Any]) -> Any:
     file = tmp_path / "values.yaml"
-    file.write_text(yaml.safe_dump({"config": config}))
+    file.write_text(yaml.safe_dump({"config": config, "secrets": {"env": ["clouds"]}}))
     (found,) = (o for o in objects(template("--values", file).stdout) if o["kind"] == "Deployment")
     return found["spec"]["template"]["metadata"].get("annotations")
 

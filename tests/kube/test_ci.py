@@ -1,7 +1,10 @@
-"""When CI runs the cluster: what changed decides, and a machine that can have none says so and fails nothing."""
+"""When CI runs the cluster: what changed decides; a machine that can have none, or not in time, fails nothing."""
 
+import re
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,3 +71,63 @@ def test_it_does_not_run_for_what_it_proves_nothing_of(clone: Path):
 
 def test_it_can_be_left_out_by_hand_and_says_so(clone: Path):
     assert "SKIPPED, nothing of it is proven: ARRIERO_CLUSTER=never" in said(clone, ARRIERO_CLUSTER="never")
+
+
+def test_what_is_the_shutdown_is_there():
+    """A file that is moved or renamed must not slip out of the list."""
+    (folders, names), *more = re.findall(
+        r"\(\(([a-z|]+)\)/.*?\(([a-z|]+)\)\\.py", (ROOT / ".ci" / "cluster.sh").read_text()
+    )
+    found = {path.stem for path in (ROOT / "gateway").rglob("*.py")}
+    assert more == []
+    assert set(names.split("|")) - found == set()
+    assert all(any((ROOT / "gateway").glob(f"{folder}*")) for folder in folders.split("|"))
+
+
+CLUSTER = ROOT / "tests" / "kube" / "cluster"
+
+
+def ended(after_s: float, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """What must be over so soon."""
+    words = {**env, "CLUSTER_ENDS": f"{time.time() + after_s:.0f}"}
+    return subprocess.run(command, cwd=ROOT, env=environment(words), capture_output=True, text=True, timeout=100)
+
+
+def scenarios_s() -> int:
+    (found,) = re.findall(r"^SCENARIOS_S=(\d+)", (CLUSTER / "run.sh").read_text(), re.MULTILINE)
+    return int(found)
+
+
+@pytest.fixture
+def able() -> None:
+    possible = subprocess.run([CLUSTER / "possible.sh"], capture_output=True, text=True)
+    if possible.returncode:
+        pytest.skip(f"as .ci/cluster.sh would: {possible.stderr.strip()}")  # on CI, too
+
+
+@pytest.mark.usefixtures("able")
+def test_a_build_that_would_take_too_long_is_ended(tmp_path: Path):
+    """The real one: nothing is built yet in its folder."""
+    began = time.monotonic()
+    done = ended(scenarios_s() + 2, CLUSTER / "run.sh", ARRIERO_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 75, done.stderr
+    assert "OUT OF TIME: " in done.stderr
+    assert time.monotonic() - began < 60
+    assert not (tmp_path / "cache" / "bin" / "kube").exists()
+
+
+@pytest.mark.usefixtures("able")
+def test_a_run_that_is_late_already_builds_nothing_and_fails_nothing():
+    env = environment({"ARRIERO_CI_BEGAN": f"{time.time() - 3600:.0f}", "ARRIERO_CLUSTER": "always"})
+    done = subprocess.run([ROOT / ".ci" / "cluster.sh"], env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "OUT OF TIME: " in done.stderr
+    assert "THE CLUSTER RUN WAS SKIPPED, nothing of it is proven: the cluster came too late" in done.stderr
+
+
+def test_no_scenario_begins_that_could_outlast_the_hour():
+    """Without a cluster: it asks for none."""
+    words = ("-m", "pytest", "-p", "no:cacheprovider", "tests/kube/cluster/scenarios.py")
+    done = ended(200, sys.executable, *words)
+    assert done.returncode == 75, done.stdout + done.stderr
+    assert "OUT OF TIME: test_a_first_run_needs_no_values" in done.stdout

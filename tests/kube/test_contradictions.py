@@ -99,6 +99,18 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "choose one"),
     ({"workloadIdentity": {"oci": {"enabled": True}}}, "needs `workloadIdentity.oci.region`"),
     ({"vllm": {"enabled": True, "offline": True}}, "set `vllm.cache.existingClaim`"),
+    (
+        config(),
+        "nothing sets what the config reads, env:A, env:GROQ_API_KEY: name the Secret that holds it in `secrets.env`",
+    ),
+    (
+        config(keys=[{"name": "a", "key": "file:/etc/arriero/secrets/A"}]) | {"secrets": {"env": ["clouds"]}},
+        "where the config reads, file:/etc/arriero/secrets/A: name the one that holds it in `secrets.files`",
+    ),
+    (
+        config() | {"externalSecrets": {"enabled": True, "storeRef": {"name": "v"}, "dataFrom": [{}]}},
+        "nothing sets what the config reads, env:A",
+    ),
 ]
 
 

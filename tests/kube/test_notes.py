@@ -56,6 +56,12 @@ def test_they_call_a_demo_a_demo_and_nothing_else(chart: Path):
     assert "DEMO" not in notes(chart, FILES["credentials"]) + notes(chart, FILES["small"])
 
 
+def test_the_next_step_forgets_nothing_that_was_set(chart: Path):
+    """Helm's default with a new values file is to forget the registry of the image."""
+    step = "helm upgrade arriero helm/arriero -n llama --reset-then-reuse-values --values my-values.yaml"
+    assert step in notes(chart, FILES["nothing"])
+
+
 def test_they_warn_of_one_pod_and_of_a_ledger_that_goes_with_it(chart: Path):
     small, production = notes(chart, FILES["small"]), notes(chart, FILES["production"])
     assert "Set replicaCount to 2 or more" in small

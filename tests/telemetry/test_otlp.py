@@ -12,6 +12,7 @@ import pytest
 from gateway.app import Gateway
 from gateway.config import loading
 from gateway.errors import ConfigError
+from sandbox import azure, bedrock, databricks, oci, vertex
 from tests import process
 from tests.harness import (
     STREAM_HEAD,
@@ -67,7 +68,7 @@ async def cut(connection: Connection) -> None:
     connection.close()
 
 
-def document(telemetry: dict[str, Any], *names: str, **accounts: str) -> dict[str, Any]:
+def document(telemetry: dict[str, Any], *names: str, **accounts: Any) -> dict[str, Any]:
     deployments = [{"account": name, "model": f"model-of-{name}", "price": PRICE} for name in names]
     return config({"r": {"deployments": deployments, "policies": []}}, **accounts) | {"telemetry": telemetry}
 
@@ -165,6 +166,20 @@ async def test_the_callers_context_goes_on_to_own_servers_and_stops_before_cloud
     assert b"trace" not in a.requests[0]
     told = f"traceparent: 00-{call.trace_id.hex()}-{second.span_id.hex()}-01\r\ntracestate: vendor=x\r\n"
     assert told.encode() in b.requests[0]
+
+
+@pytest.mark.parametrize("cloud", [azure, bedrock, databricks, oci, vertex], ids=lambda cloud: cloud.__name__)
+async def test_no_cloud_of_others_hears_of_the_trace(cloud: Any) -> None:
+    """Those that sign their headers above all: what is not sent cannot be signed wrongly."""
+    async with upstream(broken) as a:
+        account = cloud.CLOUD.account(a.url.removesuffix("/v1"))
+        words = document({"otlp": "http://127.0.0.1:9", "sample": 1}, "a", a=account)
+        async with serving(words) as served:
+            parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+            await ask(served, traceparent=parent, tracestate="vendor=x", baggage="secret=y")
+    sent = b"".join(a.requests).lower()
+    assert b"model-of-a" in sent
+    assert not [word for word in (b"trace", b"vendor=x", b"baggage", b"4bf92f35") if word in sent]
 
 
 async def test_what_is_not_sampled_is_not_sent_but_a_callers_context_goes_on() -> None:

@@ -7,6 +7,7 @@
 {{- include "arriero.checkEntrance" . -}}
 {{- include "arriero.checkScaling" . -}}
 {{- include "arriero.checkRest" . -}}
+{{- include "arriero.checkSources" . -}}
 {{- end -}}
 
 {{/* Who may call, and limits that several pods can only keep together. */}}
@@ -189,5 +190,26 @@
 {{- if and (get (get $v.workloadIdentity $cloud) $word) (not $v.serviceAccount.create) -}}
 {{- fail (printf "workloadIdentity.%s.%s is an annotation of the ServiceAccount, and serviceAccount.create is false: annotate %s yourself and leave workloadIdentity.%s out, or let the chart create it." $cloud $word (default "default" $v.serviceAccount.name) $cloud) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the config reads from the environment and from files: somebody must put it there. */}}
+{{- define "arriero.checkSources" -}}
+{{- $v := .Values -}}
+{{- $text := toJson $v.config -}}
+{{- $external := ternary $v.externalSecrets.as "" $v.externalSecrets.enabled -}}
+{{- $missing := list -}}
+{{- range regexFindAll "\"env:[A-Za-z0-9_]+\"" $text -1 -}}
+{{- $name := trimAll "\"" . -}}
+{{- if not (has $name (list "env:REDIS_URL" "env:DATABASE_URL" "env:VLLM_URL" "env:VLLM_MODEL")) -}}
+{{- $missing = append $missing $name -}}
+{{- end -}}
+{{- end -}}
+{{- if and $missing (not (or $v.secrets.env $v.extraEnv (eq $external "env"))) -}}
+{{- fail (printf "nothing sets what the config reads, %s: name the Secret that holds it in `secrets.env`, or set it in `extraEnv`." (uniq $missing | join ", ")) -}}
+{{- end -}}
+{{- $missing = regexFindAll "\"file:/etc/arriero/secrets/[^\"]+\"" $text -1 -}}
+{{- if and $missing (not (or $v.secrets.files $v.extraVolumeMounts (eq $external "files"))) -}}
+{{- fail (printf "no Secret is mounted where the config reads, %s: name the one that holds it in `secrets.files`." (uniq $missing | join ", " | replace "\"" "")) -}}
 {{- end -}}
 {{- end -}}

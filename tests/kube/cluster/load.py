@@ -1,6 +1,6 @@
 """Load on a gateway from a client's side: short calls at a steady rate and streams held open; who failed, who was cut.
 
-As OpenAI's own SDKs do, a call whose connection was refused is made again; nothing else is."""
+As OpenAI's own SDKs do, a call whose connection was refused is made again, twice; nothing else is."""
 
 import asyncio
 import json
@@ -8,8 +8,10 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-CONNECT_TRIES = 3
+AGAIN_AFTER_S = (0.5, 1.0)
+"""openai-python's max_retries and INITIAL_RETRY_DELAY, without its jitter."""
 PATIENCE_S = 120.0
+NO_CONNECTION = "no connection"
 
 
 @dataclass
@@ -86,12 +88,14 @@ class Load:
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: {self.host}\r\nauthorization: Bearer {self.key}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
-        for _ in range(CONNECT_TRIES):
+        for pause_s in (*AGAIN_AFTER_S, None):
             try:
                 reader, writer = await asyncio.wait_for(asyncio.open_connection(self.host, 8080, limit=2**22), 10)
             except (OSError, TimeoutError):
+                if pause_s is None:
+                    break
                 self.seen.again += 1
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(pause_s)
                 continue
             try:
                 writer.write(head.encode() + body)
@@ -100,7 +104,7 @@ class Load:
                 return f"{type(error).__name__} after the connection stood".encode()
             finally:
                 writer.close()
-        return b"no connection"
+        return NO_CONNECTION.encode()
 
 
 def _first_line(answer: bytes) -> str:

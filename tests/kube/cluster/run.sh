@@ -2,12 +2,30 @@
 # `make cluster`: a whole one-node Kubernetes in a network namespace, the image and the chart on it, the scenarios, and
 # all of it taken away again, whatever happened. Root, Linux; some minutes once everything is built.
 #   run.sh shell    instead of the scenarios a shell with KUBECONFIG, to look around
-# Exit code 75: the machine, not the chart: the cluster never came up. What ran it said is then in $KEEP_LOGS, if that is set.
+#   CLUSTER_ENDS    seconds since 1970 by which it is over, whatever is not done then; without it there is no hurry
+# Exit code 75: the machine, not the chart: the cluster never came up, or too slowly, or the time was over before a scenario
+# failed. What ran it said is then in $KEEP_LOGS, if that is set.
 set -euo pipefail
+SCENARIOS_S=720   # for all of them, a third of it for a slower machine
+START_S=45        # 13 s are usual: what needs more carries no 200 calls a second beside Kubernetes
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(cd "$HERE/../../.." && pwd)
 "$HERE/possible.sh" || exit 75
-"$ROOT/tests/kube/toolchain/build.sh" cluster
+
+in_time() {   # a part of the build; 75 when the scenarios would come too late
+    [ -n "${CLUSTER_ENDS:-}" ] || { "$@"; return; }
+    local code=124 limit_s=$((CLUSTER_ENDS - SCENARIOS_S - $(date +%s)))
+    if [ $limit_s -gt 0 ]; then
+        code=0
+        timeout --kill-after=10 $limit_s "$@" || code=$?
+        [ $code = 124 ] || [ $code = 137 ] || return $code
+    fi
+    echo "OUT OF TIME: $(basename "$1") had ${limit_s} s, and $SCENARIOS_S s are kept for the scenarios" >&2
+    exit 75
+}
+
+in_time go -C "$ROOT/tests/kube/toolchain" list -deps . >/dev/null || { echo "Kubernetes' Go modules are not to be had" >&2; exit 75; }
+in_time "$ROOT/tests/kube/toolchain/build.sh" cluster
 CACHE=${ARRIERO_CACHE:-$HOME/.cache/arriero-kube}
 K=$CACHE/bin/kube
 IP=192.0.2.10
@@ -46,7 +64,7 @@ trap 'exit 130' INT TERM
 
 images() {
     local image=localhost/arriero:cluster
-    IMAGE=$image "$ROOT/.ci/image.sh"
+    IMAGE=$image in_time "$ROOT/.ci/image.sh"
     mkdir -p "$CACHE/image"
     cd "$CACHE/image"
     if [ ! -s pause.tar ]; then
@@ -72,11 +90,11 @@ images() {
 background() { $N "$@" > "log/$(basename "$1")-$(basename "$2")" 2>&1 9>&- & PIDS+=($!); disown; }
 
 until_ok() {
-    for _ in $(seq 300); do
-        if "$@" >/dev/null 2>&1; then return; fi
+    while [ $((SECONDS - began)) -lt $START_S ]; do
+        if timeout 10 "$@" >/dev/null 2>&1; then return; fi
         sleep 0.2
     done
-    echo "never came up: $*" >&2
+    echo "not up after $START_S s: $*" >&2
     tail -n 5 log/* >&2
     return 1
 }
@@ -122,7 +140,7 @@ runtime() {
     CONTAINERD=$!
     until_ok ctr -a ctrd.sock version
     for tar in "$CACHE"/image/pause.tar "$CACHE"/image/redis.tar arriero.tar; do
-        ctr -a ctrd.sock -n k8s.io images import "$tar" >/dev/null
+        timeout $START_S ctr -a ctrd.sock -n k8s.io images import "$tar" >/dev/null
     done
     ctr -a ctrd.sock -n k8s.io images tag localhost/arriero:0.1.0 localhost/arriero:next >/dev/null
 }
@@ -156,6 +174,6 @@ cd "$ROOT"
 if [ "${1:-}" = shell ]; then
     $N "${SHELL:-/bin/bash}"
 else
-    $N "${PYTHON:-.venv-dev/bin/python}" -m pytest -p no:cacheprovider -vv -s -x --timeout 600 \
+    $N "${PYTHON:-.venv-dev/bin/python}" -m pytest -p no:cacheprovider -vv -s -x --durations 50 \
         tests/kube/cluster/scenarios.py tests/kube/cluster/examples.py "$@"
 fi
