@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # The real cluster on CI, when what it proves may have changed. Where this machine can have none it is skipped, and says so
-# loudly; a scenario that fails fails the run. ARRIERO_CLUSTER=always|never decides by hand. It is over 57 minutes after
+# loudly; a scenario that fails fails the run. ARRIERO_CLUSTER=always|never decides by hand. It is over 50 minutes after
 # $ARRIERO_CI_BEGAN (else after now), whatever it has not come to: .ci/run is to end within the hour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PROVEN='^(helm/|Dockerfile$|\.dockerignore$|\.ci/|tests/kube/|requirements-image\.lock$|pyproject\.toml$)'
-SHUTDOWN='^gateway/((front|vitals)/.*|(.*/)?(app|cli|cycle|http|inference|lane|listener|live|operations|probe|reload|serve|worker|workers)\.py)$'
+SHUTDOWN='^gateway/((front|vitals)/.*|(.*/)?(app|cli|cycle|http|inference|lane|listener|live|operations|probe|reload|serve|succession|worker|workers)\.py)$'
 NOT_UP=75
-CLUSTER_ENDS=$((${ARRIERO_CI_BEGAN:-$(date +%s)} + 57 * 60))
+CLUSTER_ENDS=$((${ARRIERO_CI_BEGAN:-$(date +%s)} + 50 * 60))
 export CLUSTER_ENDS
 
 skipped() {

@@ -74,8 +74,7 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--cloud", metavar="C", help="only this cloud")
     models.add_argument("--json", action="store_true", help="for programs")
     _explain_flags(command("explain", "why a call went where it went, or would go", explain))
-    admin_url = _env("ADMIN_URL", str, "http://127.0.0.1:8081")
-    remote_keys.flags(commands, admin_url)
+    remote_keys.flags(commands, _admin_url())
     spend = command("spend", "what was spent, by whom and where", bookkeeping.spend)
     savings = command("savings", "what the same calls would have cost at the baseline", bookkeeping.savings)
     bookkeeping.flags(spend, savings)
@@ -138,8 +137,14 @@ def _explain_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _admin_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--admin-url", default=_env("ADMIN_URL", str, "http://127.0.0.1:8081"))
+    command.add_argument("--admin-url", default=_admin_url())
     command.add_argument("--config", metavar="FILE", default=_env("CONFIG", str, None))
+
+
+def _admin_url() -> str:
+    """Where the gateway of this environment tells of itself."""
+    url: str = _env("ADMIN_URL", str, f"http://127.0.0.1:{_env('ADMIN_PORT', _port, 8081)}")
+    return url
 
 
 class Origin(NamedTuple):
@@ -228,7 +233,8 @@ def _check(arguments: Arguments) -> int:
         found = asyncio.run(warnings(config, datetime.now(UTC).date(), reach=not arguments.offline))
     for line in found:
         say(f"warning: {line}")
-    say(f"{file} is good: {len(config.accounts)} accounts, {len(config.routes)} routes, {len(found)} warnings")
+    sizes = (("account", config.accounts), ("route", config.routes), ("warning", found))
+    say(f"{file} is good: " + ", ".join(f"{len(them)} {word}{'s' * (len(them) != 1)}" for word, them in sizes))
     return 0
 
 

@@ -175,11 +175,21 @@ class Dispatcher:
         """The answer to the caller after the last attempt."""
         failed = [f for f in failed if f.outcome.fault != "unfit"] or failed
         last = failed[-1]
-        if last.outcome.fault in ("caller", "overflow", "unfit"):
+        if last.outcome.fault == "unfit":
+            return passed_on(_of_all(failed), last.outcome, last.lane.provider.secrets)
+        if last.outcome.fault in ("caller", "overflow"):
             return passed_on(last.error, last.outcome, last.lane.provider.secrets)
         waits = [f.retry_after_s for f in failed if f.retry_after_s is not None]
         rows = [(f.lane.deployment.name, f.error, f.outcome) for f in failed]
         return final_error(rows, min(waits, default=1.0 if _none_said(failed) else None))
+
+
+def _of_all(failed: Sequence[_Failed]) -> UpstreamError:
+    """The last refusal, in the words of all: each names its deployment."""
+    words = dict.fromkeys(f.error.detail.message for f in failed)
+    last = failed[-1].error
+    last.detail = msgspec.structs.replace(last.detail, message=" ".join(words))
+    return last
 
 
 def _within(attempt: Attempt, call: Call, trace: Trace) -> Call:

@@ -124,7 +124,8 @@ class Running:
             await self._unless_hurried(asyncio.sleep(config.drain_s))
         live.close()
         if len(live):
-            say(f"{len(live)} live calls may end within {config.grace_s:g} s; once more to cut them")
+            calls = "call" if len(live) == 1 else "calls"
+            say(f"{len(live)} live {calls} may end within {config.grace_s:g} s; once more to cut them")
             await self._unless_hurried(live.ended(config.grace_s))
         if len(live):
             gateway.log.write("cutting", live=len(live))

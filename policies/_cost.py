@@ -8,6 +8,14 @@ from gateway.types import Call, Candidate
 OwnGpus = Literal["loaded", "marginal"]
 
 
+def own_gpus_lead(order: Sequence[Candidate], own_gpus: OwnGpus) -> str:
+    """Why own GPUs are first although the price that is shown of them is not the lowest; mostly nothing."""
+    first = order[0] if len(order) > 1 else None
+    if first is None or own_gpus == "loaded" or first.marginal is None or first.marginal == first.price:
+        return ""
+    return f"own GPUs by what one more call adds, not by the price shown: {first.name}"
+
+
 def expected_costs(call: Call, candidates: Sequence[Candidate], own_gpus: OwnGpus) -> list[int | None]:
     """Millionths of a nano-dollar, exact, so that nothing is rounded before costs are compared; None if not priced."""
     prompt, output, marginal = call.prompt_tokens, call.expected_output_tokens, own_gpus == "marginal"

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import ClassVar, Literal
 
 from gateway.types import Call, Candidate, Frozen, Selection
-from policies._cost import OwnGpus, expected_costs
+from policies._cost import OwnGpus, expected_costs, own_gpus_lead
 from policies._race import drawn
 from policies._reasons import short
 
@@ -44,7 +44,9 @@ class LowestCost(Frozen, frozen=True, forbid_unknown_fields=True, kw_only=True):
             dearest = priced[0][0] + int(priced[0][0] * self.tolerance)
             near = sum(cost <= dearest for cost, _ in priced)
             order[:near] = drawn(call, order[:near], "lowest_cost:")
+        note = own_gpus_lead(order, self.own_gpus)
         if not unpriced:
-            return Selection(order)
+            return Selection(order, {}, short(note))
         names = ", ".join(candidate.name for candidate in unpriced)
-        return Selection(order + unpriced, {}, short(f"last, for want of a price: {names}"))
+        last = f"last, for want of a price: {names}"
+        return Selection(order + unpriced, {}, short(f"{last}; {note}" if note else last))

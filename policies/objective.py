@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from gateway.types import NANO_PER_USD, TOKENS_PER_PRICE, Call, Candidate, Frozen, Quantiles, Selection
-from policies._cost import OwnGpus, expected_costs
+from policies._cost import OwnGpus, expected_costs, own_gpus_lead
 from policies._latency import Latency, led_by, rested, rests_until, spread, total_s
 from policies._reasons import short
 
@@ -140,7 +140,7 @@ class Objective(Latency, frozen=True, forbid_unknown_fields=True, kw_only=True):
         groups.meet.sort(key=itemgetter(0))
         order = [candidate for _, candidate in groups.meet]
         if len(order) == len(candidates) and self.minimize == "cost":
-            return Selection(order)
+            return Selection(order, {}, short(own_gpus_lead(order, self.own_gpus)))
         groups.miss.sort(key=attrgetter("share"))
         groups.unknown.sort(key=itemgetter(0))
         order += [missing.candidate for missing in groups.miss]

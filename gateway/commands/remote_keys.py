@@ -53,7 +53,9 @@ def _create(arguments: Arguments) -> int:
     words = {name: getattr(arguments, name) for name in ("name", "limits", "budget", "team", "labels", "expires")}
     said = {name: value for name, value in {**words, "routes": routes}.items() if value is not None}
     found = ask(arguments.admin_url, "/admin/keys", json.dumps(said).encode(), "POST")
-    return _shown(arguments, found, f"made the key '{found['name']}' ({found['id']}). {ONCE}")
+    return _shown(
+        arguments, found, f"made the key '{found['name']}' ({found['id']}). {ONCE} {found.get('note', '')}".rstrip()
+    )
 
 
 def _rotate(arguments: Arguments) -> int:

@@ -28,6 +28,7 @@ from gateway.parts import Current
 
 BODY_BYTES = 65_536
 LONGEST_OVERLAP_S = 30 * 86_400
+CLOSED = "It is the first one: from now on every call needs a key."
 
 
 def add_routes(app: FastAPI, current: Current, issued: Issued, log: Log) -> None:
@@ -48,9 +49,11 @@ def add_routes(app: FastAPI, current: Current, issued: Issued, log: Log) -> None
     async def create(request: Request, admin: Annotated[Admin, Depends(may_write)]) -> JSONResponse:
         with answering():
             grant = granted(await words(request), admin, current.parts.fleet.config)
+            was_open = current.parts.keyring.anonymous
             issue, key = await issued.create(grant, admin.name)
         log.write("key_created", name=issue.name, id=issue.id, by=admin.name)
-        return JSONResponse({"key": key, **of_run_time(issue)}, 201, {"cache-control": "no-store"})
+        said = {"key": key, **of_run_time(issue), **({"note": CLOSED} if was_open else {})}
+        return JSONResponse(said, 201, {"cache-control": "no-store"})
 
     @app.post("/admin/keys/{name:path}/rotate")
     async def rotate(

@@ -52,7 +52,8 @@ class Models:
 
 def _json(request: Request, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
     id_ = http.request_id(http.headers_of(request.scope))
-    return Response(body, status, {"x-request-id": id_, **(headers or {})}, "application/json")
+    leaving = {"connection": "close"} if request.app.state.live.draining else {}
+    return Response(body, status, {"x-request-id": id_, **leaving, **(headers or {})}, "application/json")
 
 
 def _refused(request: Request, error: Answerable) -> Response:

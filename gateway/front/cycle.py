@@ -46,8 +46,8 @@ class Cycle:
     """One request and its answer. The names that uvicorn's own cycle has too are asked by its protocol."""
 
     __slots__ = (
-        "_begun", "_chunked", "_event", "_head", "_left", "_pieces", "_unread_bytes", "connection", "disconnected",
-        "headers", "keep_alive", "more_body", "response_complete", "task", "waiting_for_100_continue",
+        "_chunked", "_event", "_head", "_left", "_pieces", "_unread_bytes", "connection", "disconnected", "headers",
+        "keep_alive", "more_body", "response_complete", "response_started", "task", "waiting_for_100_continue",
     )  # fmt: skip
 
     def __init__(
@@ -62,7 +62,7 @@ class Cycle:
         self._event: asyncio.Event | None = None
         self._head = b""
         self._left = 0  # of a body whose length the head says
-        self._chunked = self._begun = False
+        self._chunked = self.response_started = False
 
     @property
     def message_event(self) -> asyncio.Event:
@@ -136,7 +136,7 @@ class Cycle:
         if self.disconnected:
             return
         head, self._head = self._head, b""
-        self._begun = True
+        self.response_started = True
         transport = self.connection.transport
         if not self._chunked:
             self._left -= len(body)
@@ -157,7 +157,7 @@ class Cycle:
         """Its task ended. A client gets an end in any case, also by a bug of ours."""
         if self.response_complete or self.disconnected:
             return
-        if self._begun:
+        if self.response_started:
             self.connection.transport.abort()
         else:
             self.connection.send_refusal(500, "The gateway failed on this request.")

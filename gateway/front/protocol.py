@@ -1,10 +1,12 @@
 """uvicorn as our front: what it does not do by itself. A client that left cancels its call; a broken stream closes.
 
-An offer of another protocol is declined by answering in HTTP/1.1 (RFC 9110, 7.8), and a head has a bound.
+An offer of another protocol is declined by answering in HTTP/1.1 (RFC 9110, 7.8). A head has a bound, one host and each
+of our headers once; what comes behind a body is no header. A refusal never lands in the midst of another answer.
 
 Source: uvicorn 0.54 `protocols/http/httptools_impl.py`; the hooks below are all that is used of its inside."""
 
 import asyncio
+import re
 import urllib.parse
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -19,7 +21,11 @@ from gateway.errors import error_body
 from gateway.front.cycle import Cancellable, Cycle, Hot
 
 MAX_HEAD_BYTES = 65536
-"""What may come of a request's head before it is whole, give or take one read."""
+"""What a request's head may hold; and what may come in a row of which nothing comes: a trailer, say."""
+MAX_HEADERS = 200
+ONCE = (b"host", b"authorization", b"x-request-id", b"x-arriero-labels", b"x-arriero-session", b"x-arriero-timeout-s")
+"""Of these two would be a choice, and whoever stands before us may have made the other one."""
+_is_host = re.compile(rb"(?:[\w.~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?").fullmatch
 UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
 UNWANTED_S, UNWANTED = 1.0, 16
 """For so long, and so many at once, connections beyond the bound are kept to be told that there is no room."""
@@ -35,6 +41,10 @@ def _target(url: bytes) -> tuple[str, bytes, bytes]:
 
 
 _known_target = lru_cache(maxsize=256)(_target)
+
+
+class Refused(Exception):
+    """A head that is not taken: HTTP status and message."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -59,37 +69,84 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self.head_bytes += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserError as error:
+            refused = error.__context__
+            status, message = refused.args if isinstance(refused, Refused) else (400, f"This is no HTTP: {error}.")
+            self._refuse(status, message)
         except httptools.HttpParserUpgrade as offer:
             self._decline(data[offer.args[0] :])
         else:
-            self.head_bytes = self.head_bytes + len(data) if self.in_head else 0
             if self.head_bytes > MAX_HEAD_BYTES:
-                self.send_refusal(431, f"The request's head is larger than {MAX_HEAD_BYTES} bytes, the limit here.")
+                self._refuse(431, f"The request's head is larger than {MAX_HEAD_BYTES} bytes, the limit here.")
 
     def _decline(self, rest: bytes) -> None:
         """Reads the request again without its offer; the parser would take its body for the other protocol."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self.send_400_response("This is no proxy.")
+            self._refuse(400, "This is no proxy.")
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._refuse(400, "An offer of another protocol must wait for the answer before it.")
             return
         lines = [method + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
         lines += [name + b": " + value for name, value in self.headers if name not in UPGRADE_HEADERS]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join([*lines, b"", rest]))
 
+    def _refuse(self, status: int, message: str) -> None:
+        """Of what came last no request can be made: it is said when that is what is to be answered now."""
+        cycle = self.cycle
+        if cycle is None or (cycle.response_complete and not cycle.more_body):
+            self.send_refusal(status, message)
+        elif self.pipeline or not cycle.more_body:
+            cycle.keep_alive = False  # the answers to what came before it are the last ones here
+        elif cycle.response_started:
+            self.transport.abort()
+        else:
+            self.send_refusal(status, message)
+
     def on_message_begin(self) -> None:
         self.url, self.headers = b"", []
         self.expect_100_continue = False
         self.in_head = True
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        self._check_head()
         self.in_head = False
+        self.head_bytes = 0
         if not self.parser.should_upgrade():
             self._begin()
+
+    def _check_head(self) -> None:
+        """Raises Refused."""
+        headers, version = self.headers, self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Refused(505, f"HTTP/{version} is not spoken here: send HTTP/1.1.")
+        if (
+            self.head_bytes > MAX_HEAD_BYTES
+            and len(self.url) + sum(len(n) + len(v) for n, v in headers) > MAX_HEAD_BYTES
+        ):
+            raise Refused(431, f"The request's head is larger than {MAX_HEAD_BYTES} bytes, the limit here.")
+        if len(headers) > MAX_HEADERS:
+            raise Refused(431, f"The request has {len(headers)} headers, more than {MAX_HEADERS}, the limit here.")
+        found = dict(headers)
+        if len(found) < len(headers):
+            names = [name for name, _ in headers]
+            for name in ONCE:
+                if names.count(name) > 1:
+                    raise Refused(400, f"The header '{name.decode()}' stands twice.")
+        host = found.get(b"host")
+        if host is None and version == "1.1":
+            raise Refused(400, "The header 'host' is missing.")
+        if host and not _is_host(host):
+            raise Refused(400, "The header 'host' is no host and port.")
 
     def _begin(self) -> None:
         """Starts to answer, or puts the request behind the one that is being answered."""
@@ -150,12 +207,14 @@ class Protocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
 
     def on_body(self, body: bytes) -> None:
+        self.head_bytes = 0
         if isinstance(self.cycle, RequestResponseCycle):
             super().on_body(body)
         elif not self.parser.should_upgrade() and not self.cycle.response_complete:
             self.cycle.add_body(body)
 
     def on_message_complete(self) -> None:
+        self.head_bytes = 0
         if self.parser.should_upgrade():
             return
         if isinstance(self.cycle, RequestResponseCycle):
@@ -219,9 +278,6 @@ class Protocol(HttpToolsProtocol):
             yield
         finally:
             timer.cancel()
-
-    def send_400_response(self, msg: str) -> None:
-        self.send_refusal(400, msg)
 
     def send_refusal(self, status: int, message: str) -> None:
         """An answer to what is no request; the connection ends with it."""

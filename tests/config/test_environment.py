@@ -343,3 +343,12 @@ def test_nothing_that_can_be_opened_is_refused_with_every_reason():
         """)
     with pytest.raises(ConfigError, match="b is left out: /no/such cannot be read"):
         environment.openable(config)
+
+
+def test_what_no_tier_is_served_any_more_is_not_offered():
+    """Databricks' 3.1 405B: pay per token ended in February, provisioned throughput in May 2026."""
+    env = {"DATABRICKS_HOST": "https://x.cloud.databricks.com", "DATABRICKS_TOKEN": "dapi"}
+    found = environment.find(env, Catalog.load(), date(2026, 11, 28))
+    assert found.document is not None
+    assert "llama-3.1-8b" in found.document["routes"]
+    assert "llama-3.1-405b" not in found.document["routes"]

@@ -35,11 +35,14 @@ class Bed:
 
 
 @asynccontextmanager
-async def bed(*deployments: Any, missing: str = "emulate", **sections: Any) -> AsyncIterator[Bed]:
+async def bed(
+    *deployments: Any, policies: list[Any] | None = None, missing: str = "emulate", **sections: Any
+) -> AsyncIterator[Bed]:
     names = [deployment["account"] for deployment in deployments]
     async with Sandbox(port=0, clouds=names) as box:
         accounts = {name: box.servers[name].cloud.account(box.servers[name].origin()) for name in names}
-        route = {"deployments": list(deployments), "policies": [{"capability": {"missing": missing}}]}
+        chosen = [{"capability": {"missing": missing}}] if policies is None else policies
+        route = {"deployments": list(deployments), "policies": chosen}
         async with serving({"providers": accounts, "routes": {"r": route}, **sections}) as served:
             yield Bed(box, served)
             await served.at_rest()
@@ -91,6 +94,15 @@ async def test_who_cannot_take_it_is_passed_over_without_a_word_against_it() -> 
         kept = on.served.decisions()[0]
         assert [(a.deployment, a.outcome) for a in kept.attempts] == [("groq", "unfit"), ("vllm", "ok")]
         assert {"policy": "capability", "note": "n emulated at groq"} in kept.notes
+
+
+async def test_what_nobody_offers_is_refused_in_the_name_of_all() -> None:
+    body = {"model": "r", "input": "x"}
+    async with bed(GROQ, {"account": "groq", "model": "llama-3.1-8b-instant", "name": "second"}, policies=[]) as on:
+        answer = await ask(on.served, json.dumps(body).encode(), "/v1/embeddings")
+        assert (answer.status, answer.error["code"]) == (400, "unsupported_feature")
+        assert "by groq;" in answer.error["message"]
+        assert "by second;" in answer.error["message"]
 
 
 # ---------------------------------------------------------------------- stop strings

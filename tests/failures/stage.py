@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from tests.harness import (
+    PATIENCE_S,
     STREAM_HEAD,
     Answer,
     Connection,
@@ -109,7 +110,9 @@ async def stage(
             cloud = await stack.enter_async_context(upstream(script))
             clouds.append(cloud)
             urls.append(cloud.url)
-        accounts = {name: {"url": url, **(account or {})} for name, url in zip(NAMES, urls, strict=False)}
+        patient = {"connect_s": PATIENCE_S, **(account or {}).get("timeouts", {})}  # for a machine that is busy
+        fields = {**(account or {}), "timeouts": patient}
+        accounts = {name: {"url": url, **fields} for name, url in zip(NAMES, urls, strict=False)}
         accounts[NAMES[len(urls) - 1]] |= last or {}
         routes = {"r": route(*accounts, **(route_fields or {})), **(more_routes or {})}
         document = config(routes, **accounts) | sections

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from tests import process
 from tests.failures.stage import DONE, ROLE
 from tests.harness import (
@@ -267,3 +269,13 @@ async def test_e3_a_storm_of_signals_is_no_traceback_and_does_not_spoil_the_exit
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 await rest(client)
         assert await on.exit_code() == 130
+
+
+async def test_e1_who_asks_for_models_while_it_leaves_is_told_to_go(tmp_path: Path) -> None:
+    async with leaver(tmp_path, drain_s=30, grace_s=60) as on:
+        await on.begin(stream=True)
+        on.signal()
+        await on.until("draining")
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{on.running.url}/v1/models")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")

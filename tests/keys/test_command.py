@@ -129,3 +129,14 @@ def test_beyond_loopback_a_named_ledger_opens_to_the_first_key(tmp_path: Path) -
         desk = Desk(tmp_path, gateway)
         assert desk.models("any")[0] == 401
         assert desk.models(desk.keys("create", "--name", "first").out.strip())[0] == 200
+
+
+def test_the_first_key_says_that_it_closes_an_open_gateway(tmp_path: Path) -> None:
+    (tmp_path / "arriero.yaml").write_text(OPEN)
+    with process.serving(folder=tmp_path) as gateway:
+        env = {"ARRIERO_ADMIN_PORT": gateway.admin_url.rpartition(":")[2]}  # where `arriero serve` would listen
+        first = process.run("keys", "create", "--name", "a", folder=tmp_path, env=env)
+        assert "from now on every call needs a key" in first.err
+        assert httpx.get(f"{gateway.url}/v1/models").status_code == 401
+        second = process.run("keys", "create", "--name", "b", folder=tmp_path, env=env)
+        assert (second.code, "needs a key" in second.err) == (0, False)

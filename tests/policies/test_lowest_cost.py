@@ -34,7 +34,10 @@ def test_own_gpus_count_with_their_idle_time_or_with_what_one_more_call_adds() -
     own = candidate("own", price=usd(3.0, 12.0), marginal=Price(0, 0))
     cloud = candidate("cloud", price=usd(0.72, 0.72), marginal=usd(0.72, 0.72))
     assert names(LowestCost(own_gpus="loaded").apply(call(), [own, cloud], 0.0).kept) == ["cloud", "own"]
-    assert names(LowestCost().apply(call(), [cloud, own], 0.0).kept) == ["own", "cloud"]
+    selection = LowestCost().apply(call(), [cloud, own], 0.0)
+    assert names(selection.kept) == ["own", "cloud"]
+    assert selection.note == "own GPUs by what one more call adds, not by the price shown: own"
+    assert not LowestCost().apply(call(), [cloud, CHEAP_IN], 0.0).note
 
 
 def test_what_has_no_price_comes_last_and_the_note_names_it() -> None:
