@@ -56,7 +56,7 @@ class Exchange:
         self.cycle, self.connection = cycle, cycle.connection
         self.clock = parts.fleet.clock
         self.began = self.clock()
-        self.headers = dict(cycle.headers)
+        self.headers = cycle.headers
         self.new = http.fresh()
         self.id = http.request_id(self.headers, self.new)
         self.deadline = self.began + DEFAULT_DEADLINE_S

@@ -4,7 +4,7 @@ Rule 1. What is here is taken at once; an answer is written into the buffer, and
 Rule 2. A head whose headers would become others is never sent, nor a body of another length than its head says."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ class Cycle:
     )  # fmt: skip
 
     def __init__(
-        self, connection: ClientConnection, headers: list[tuple[bytes, bytes]], *, keep_alive: bool, expects_100: bool
+        self, connection: ClientConnection, headers: Mapping[bytes, bytes], *, keep_alive: bool, expects_100: bool
     ) -> None:
         self.connection, self.headers = connection, headers
         self.keep_alive, self.waiting_for_100_continue = keep_alive, expects_100

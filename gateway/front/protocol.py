@@ -23,9 +23,11 @@ from gateway.front.cycle import Cancellable, Cycle, Hot
 MAX_HEAD_BYTES = 65536
 """What a request's head may hold; and what may come in a row of which nothing comes: a trailer, say."""
 MAX_HEADERS = 200
+LONGEST_HOST = 300
+"""Bytes; names of DNS have 253 at the most."""
 ONCE = (b"host", b"authorization", b"x-request-id", b"x-arriero-labels", b"x-arriero-session", b"x-arriero-timeout-s")
 """Of these two would be a choice, and whoever stands before us may have made the other one."""
-_is_host = re.compile(rb"(?:[\w.~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?").fullmatch
+_HOST = re.compile(rb"(?:[\w.~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?")
 UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
 UNWANTED_S, UNWANTED = 1.0, 16
 """For so long, and so many at once, connections beyond the bound are kept to be told that there is no room."""
@@ -41,6 +43,11 @@ def _target(url: bytes) -> tuple[str, bytes, bytes]:
 
 
 _known_target = lru_cache(maxsize=256)(_target)
+
+
+@lru_cache(maxsize=256)
+def _is_host(text: bytes) -> bool:
+    return _HOST.fullmatch(text) is not None
 
 
 class Refused(Exception):
@@ -115,18 +122,22 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.in_head:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self._check_head()
+        version = self.parser.get_http_version()
+        found = self._checked(version)
         self.in_head = False
         self.head_bytes = 0
         if not self.parser.should_upgrade():
-            self._begin()
+            self._begin(found, version)
 
-    def _check_head(self) -> None:
-        """Raises Refused."""
-        headers, version = self.headers, self.parser.get_http_version()
+    def _checked(self, version: str) -> Mapping[bytes, bytes]:
+        """The headers by name. Raises Refused."""
+        headers = self.headers
         if version not in ("1.1", "1.0"):
             raise Refused(505, f"HTTP/{version} is not spoken here: send HTTP/1.1.")
         if (
@@ -145,19 +156,20 @@ class Protocol(HttpToolsProtocol):
         host = found.get(b"host")
         if host is None and version == "1.1":
             raise Refused(400, "The header 'host' is missing.")
-        if host and not _is_host(host):
+        if host and not (len(host) <= LONGEST_HOST and _is_host(host)):
             raise Refused(400, "The header 'host' is no host and port.")
+        return found
 
-    def _begin(self) -> None:
+    def _begin(self, headers: Mapping[bytes, bytes], version: str) -> None:
         """Starts to answer, or puts the request behind the one that is being answered."""
         method = self.parser.get_method()
         path, raw_path, query = _target(self.url) if len(self.url) > MAX_KNOWN_URL else _known_target(self.url)
-        keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+        keep_alive = self.parser.should_keep_alive() and version != "1.0"
         before, endpoint = self.cycle, self.hot.get(path) if method == b"POST" else None
         if endpoint is None:
             self.cycle = self._asgi_cycle(method, (path, raw_path, query), keep_alive=keep_alive)
         else:
-            self.cycle = Cycle(self, self.headers, keep_alive=keep_alive, expects_100=self.expect_100_continue)
+            self.cycle = Cycle(self, headers, keep_alive=keep_alive, expects_100=self.expect_100_continue)
         if before is None or before.response_complete:
             self._start(self.cycle, endpoint)
         else:
