@@ -77,7 +77,7 @@ async def test_e10_with_its_files_used_up_it_sheds_stays_alive_and_recovers(tmp_
         clients = [Caller(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(2 * FILES)]
         await asyncio.gather(*(client.send(request(chat())) for client in clients[:room]))
         answers = await asyncio.gather(*(client.answer() for client in clients[:room]))
-        assert [answer.status for answer in answers] == [200] * room
+        assert [answer.body for answer in answers if answer.status != 200] == []
 
         beyond = await asyncio.gather(*(client.closed() for client in clients[room:]))
         assert beyond == [b""] * (2 * FILES - room)
