@@ -31,8 +31,8 @@ SWITCH_S = 0.001
 """Python's own 5 ms is what one call in a hundred would wait for a thread."""
 DOORS = 16
 FILES_OF_OUR_OWN = 64 + 2 * DOORS + 3 * DOORS
-"""What else is open: the two ports by all their doors, the loop, the ledger, Redis, libraries while they are read; and who
-came in by the doors in the three rounds of the loop until they are turned away."""
+"""What else is open: the two ports by all their doors, the loop, the ledger, Redis, libraries while they are read; and
+who came in by the doors in the three rounds of the loop until they are turned away."""
 
 
 class Listen(Frozen, frozen=True):
