@@ -306,7 +306,7 @@ class Exchange:
 
     def _settle_hold(self, decision: Decision, ended: Ended) -> None:
         """The truth in place of what was reserved; nothing for a call that got no answer, unless its client left."""
-        if self.hold is not None:
+        if self.hold is not None and not self.hold.settled:
             attempt = charged(decision, self.opened, ended)
             usage = attempt.usage if attempt is not None and attempt.usage is not None else Usage(0, 0)
             self.hold.settle(usage.prompt_tokens + usage.output_tokens, attempt.cost_nano if attempt is not None else 0)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gateway.limits.buckets import DAY_S, MINUTE_US, Bucket, Purse, Rate, Rule, Slots, period
 from gateway.limits.terms import Amounts, Terms
+from gateway.types import Frozen
 
 TERMS_MOST = 10_000
 """Keys at routes whose counters are at hand; beyond that they are looked up again."""
@@ -80,17 +81,21 @@ class Counters:
         """Puts the truth, tokens and nano-dollars, in place of what was taken; a request stays one."""
         tokens, nano = actual
         if tokens != wanted.tokens:
-            for rate, mark in zip(self.tokens, marks[len(self.requests) :], strict=True):
-                rate.correct(wanted.tokens, tokens, mark, now_us)
+            at = len(self.requests)
+            for rate in self.tokens:
+                rate.correct(wanted.tokens, tokens, marks[at], now_us)
+                at += 1
         for slots in self.slots:
             slots.held -= 1
-        for purses, amount in ((self.hard, wanted.most_nano), (self.soft, wanted.expected_nano)):
-            for purse in purses:
-                purse.held -= amount
-                purse.spent += nano
+        for purse in self.hard:
+            purse.held -= wanted.most_nano
+            purse.spent += nano
+        for purse in self.soft:
+            purse.held -= wanted.expected_nano
+            purse.spent += nano
 
 
-class Verdict(NamedTuple):
+class Verdict(Frozen, frozen=True):
     """Whether all may be taken: `refused` is the place of the rule that has to wait longest, None when there is none.
     `counters` are as they are after that."""
 

@@ -40,7 +40,9 @@ def amounts(call: Call, plan: Sequence[Candidate], terms: Terms) -> Amounts:
         expected = _dearest(plan, (prompt, answer), (prompt * BYTES_PER_TOKEN, answer * BYTES_PER_TOKEN))
     if terms.hard:
         output = 0 if call.endpoint == "embeddings" else cap(call, plan)
-        prompt, answer = most_prompt_tokens(call), output * max(call.choices, _said(call, "best_of"))
+        prompt, answer = most_prompt_tokens(call), output * call.choices
+        if "best_of" in call.fields:
+            answer = max(answer, output * _said(call, "best_of"))
         most = _dearest(plan, (prompt, answer), (prompt, answer * TOKEN_CHARACTERS))
     return Amounts(expected_tokens(call), expected, most, output)
 

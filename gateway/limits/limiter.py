@@ -35,16 +35,16 @@ class Times(NamedTuple):
 class Hold:
     """What one call has reserved. `headers` tell its caller what is left."""
 
-    __slots__ = ("_book", "_id", "_settled", "headers")
+    __slots__ = ("_book", "_id", "headers", "settled")
 
     def __init__(self, book: Book | SharedBook, id_: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._book, self._id, self.headers = book, id_, headers
-        self._settled = False
+        self.settled = False
 
     def settle(self, tokens: int, nano: int) -> None:
         """What the call really used and cost; any number of times, the first one counts."""
-        if not self._settled:
-            self._settled = True
+        if not self.settled:
+            self.settled = True
             self._book.settle(self._id, tokens, nano)
 
 

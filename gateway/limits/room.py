@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from gateway.errors import ClientError, LimitError, ServiceError
 from gateway.limits.book import Reading, Verdict
-from gateway.limits.buckets import Rule, period_ends_in_s
+from gateway.limits.buckets import NEVER_US, Rule, period_ends_in_s
 from gateway.limits.terms import Amounts, Terms
 from gateway.prices import usd
 
@@ -23,12 +23,13 @@ def headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
     now_us, counters = verdict.now_us, verdict.counters
     for (limited, remaining, reset), rates in ((_REQUESTS, counters.requests), (_TOKENS, counters.tokens)):
         if rates:
-            lefts = [rate.left(now_us) for rate in rates]
-            left = min(lefts)
-            rate = rates[lefts.index(left)]
-            found.append((limited, b"%d" % rate.limit))
-            found.append((remaining, b"%d" % left))
-            found.append((reset, go_duration(rate.tat_us - now_us)))
+            least, tightest = NEVER_US, rates[0]
+            for rate in rates:
+                if (left := rate.left(now_us)) < least:
+                    least, tightest = left, rate
+            found.append((limited, b"%d" % tightest.limit))
+            found.append((remaining, b"%d" % least))
+            found.append((reset, go_duration(tightest.tat_us - now_us)))
     return found
 
 

@@ -1,12 +1,12 @@
 """The limits that a key is under at a route, all together: what is read of them once for all of its calls."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from gateway.limits.buckets import NEVER_US, Rule
+from gateway.types import Frozen
 
 
-class Amounts(NamedTuple):
+class Amounts(Frozen, frozen=True, gc=False):
     """What a call takes of limits: tokens as it will probably use them, nano-dollars probably and at most, and the most
     output tokens of a choice with which that is the most."""
 
