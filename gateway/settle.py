@@ -16,14 +16,14 @@ from gateway.dispatch import Opened
 from gateway.errors import UpstreamError
 from gateway.health import Health
 from gateway.ledger.book import Ledger
-from gateway.ledger.rows import CLIENT_GONE, Baseline, Finished, Lines
+from gateway.ledger.rows import Baseline, Finished, Lines, charged
 from gateway.log import CallLine, Log
 from gateway.metrics import STATUSES, Metrics
 from gateway.outcome import judge
 from gateway.prices import usd
-from gateway.router import Attempt, Decision
+from gateway.router import Decision
 from gateway.telemetry.traces import OPERATIONS, Traced, Traces
-from gateway.types import NANO_PER_USD, Call, Price, Usage
+from gateway.types import NANO_PER_USD, Call, Usage
 
 
 class Ended(NamedTuple):
@@ -31,13 +31,6 @@ class Ended(NamedTuple):
 
     status: int
     code: str = ""
-
-
-def charged(decision: Decision, opened: Opened | None, ended: Ended) -> Attempt | None:
-    """The attempt that the client pays for: the one it was answered by, or the last one for it when it left before."""
-    if opened is not None:
-        return opened.attempt
-    return decision.attempts[-1] if ended.status == CLIENT_GONE and decision.attempts else None
 
 
 class Books(NamedTuple):
@@ -145,8 +138,9 @@ class Settlement:
         if self.ledger is not None:
             self.ledger.keep(decision.id, line)
         self.log.write_call(_line(decision, opened, usage, ended, seconds))
-        if self.lines.baseline is not None and call.endpoint != "embeddings":
-            self._compare(self.lines.baseline.price, decision, charged(decision, opened, ended))
+        paid = charged(decision, delivered, ended.status)
+        if paid is not None and paid.usage is not None and (nano := self.lines.compared_nano(call, paid.usage)):
+            self.metrics.compared.labels(call.route).inc(nano / NANO_PER_USD)
         status = STATUSES.get(ended.status, "other")
         self.metrics.requests.labels(call.route, call.tenant.name, status).inc()
         self.metrics.duration.labels(OPERATIONS[call.endpoint], call.route).observe(seconds)
@@ -154,12 +148,6 @@ class Settlement:
             self.metrics.removed.labels(call.route, name, policy).inc()
         if call.trace is not None and self.traces is not None:
             self.traces.end(Traced(decision, opened, usage, ended.status, ended.code, began, now))
-
-    def _compare(self, price: Price, decision: Decision, attempt: Attempt | None) -> None:
-        """As the ledger does it: what the client got, at the price of the baseline."""
-        if attempt is not None and (used := attempt.usage) is not None:
-            nano = price.cost(used.prompt_tokens, used.output_tokens, used.cached_tokens)
-            self.metrics.compared.labels(decision.call.route).inc(nano / NANO_PER_USD)
 
     def refused(self, id_: str, key: str, endpoint: str, ended: Ended, seconds: float) -> None:
         """Closes a request that was no call yet: its key, body or model was not in order."""

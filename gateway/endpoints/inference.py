@@ -16,12 +16,13 @@ from gateway.endpoints import http
 from gateway.errors import Answerable, ClientError, ServiceError
 from gateway.front.cycle import Cycle
 from gateway.lane import Route
+from gateway.ledger.rows import charged
 from gateway.limits.limiter import Hold
 from gateway.parts import Current, Parts
 from gateway.peek import Peeked, peek
 from gateway.prices import usd
 from gateway.router import Decision, decide, nobody
-from gateway.settle import Ended, charged
+from gateway.settle import Ended
 from gateway.types import Call, Endpoint, Tenant, Usage
 
 DEFAULT_DEADLINE_S = 600.0
@@ -307,7 +308,7 @@ class Exchange:
     def _settle_hold(self, decision: Decision, ended: Ended) -> None:
         """The truth in place of what was reserved; nothing for a call that got no answer, unless its client left."""
         if self.hold is not None and not self.hold.settled:
-            attempt = charged(decision, self.opened, ended)
+            attempt = charged(decision, self.opened.attempt if self.opened is not None else None, ended.status)
             usage = attempt.usage if attempt is not None and attempt.usage is not None else Usage(0, 0)
             self.hold.settle(usage.prompt_tokens + usage.output_tokens, attempt.cost_nano if attempt is not None else 0)
 

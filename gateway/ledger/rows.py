@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.router import Attempt, Decision
-from gateway.types import Candidate, Price, Quantiles, Room, Usage
+from gateway.types import Call, Candidate, Price, Quantiles, Room, Usage
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -139,15 +139,19 @@ class Lines:
         attempts = [_attempt(decision, n, tried, tried is delivered) for n, tried in enumerate(decision.attempts, 1)]
         return _encode((call, attempts)) + b"\n"
 
+    def compared_nano(self, call: Call, usage: Usage) -> int | None:
+        """What that much costs at the baseline's price, in nano-dollars; None where nothing is compared."""
+        if self.baseline is None or call.endpoint == "embeddings":
+            return None
+        return _money(self.baseline.price.cost(*_tokens(usage)))
+
     def _call(self, finished: Finished) -> tuple[object, ...]:
-        decision, delivered = finished.decision, finished.delivered
-        if delivered is None and finished.status == CLIENT_GONE and decision.attempts:
-            delivered = decision.attempts[-1]  # who asked and left pays for what was done for it
+        decision = finished.decision
+        delivered = charged(decision, finished.delivered, finished.status)
         call, tenant = decision.call, decision.call.tenant
         winner = delivered.candidate.deployment if delivered else None
         usage = delivered.usage or NOTHING if delivered else NOTHING
-        compared = self.baseline if call.endpoint != "embeddings" else None
-        spent, estimated = 0, False
+        compared, spent, estimated = self.compared_nano(call, usage), 0, False
         for attempt in decision.attempts:
             spent += attempt.cost_nano
             estimated |= attempt.cost_estimated
@@ -167,8 +171,8 @@ class Lines:
             *_used(usage),
             _money(delivered.cost_nano) if delivered else 0,
             _money(spent),
-            _money(compared.price.cost(*_tokens(usage))) if compared else None,
-            compared.model if compared else None,
+            compared,
+            self.baseline.model if self.baseline and compared is not None else None,
             int(estimated),
             len(decision.attempts),
             _ms(delivered.began, delivered.first_byte) if delivered else None,
@@ -211,6 +215,13 @@ class Lines:
                 kept = views[id(candidate)] = candidate, msgspec.Raw(_encode(seen(candidate, stream)))
             found.append(kept[1])
         return found
+
+
+def charged(decision: Decision, delivered: Attempt | None, status: int) -> Attempt | None:
+    """The attempt that the client pays for: the one it was answered by, or the last one for it when it left before."""
+    if delivered is None and status == CLIENT_GONE and decision.attempts:
+        return decision.attempts[-1]
+    return delivered
 
 
 def outcome(status: int, code: str) -> str:

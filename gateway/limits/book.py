@@ -129,11 +129,7 @@ class Book:
 
     def reserve(self, id_: str, terms: Terms, wanted: Amounts) -> Verdict:
         """Takes all that is asked, or nothing."""
-        return self.take(id_, self.counters(terms), terms, wanted)
-
-    def take(self, id_: str, counters: Counters, terms: Terms, wanted: Amounts) -> Verdict:
-        """The same, by whoever has the counters of these terms at hand."""
-        now_us = self.now_us()
+        now_us, counters = self.now_us(), self.counters(terms)
         marks = counters.take(wanted, now_us)
         if marks is None:
             asked = zip(counters.buckets, terms.reserving(wanted), strict=True)

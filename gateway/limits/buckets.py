@@ -97,8 +97,7 @@ class Rate:
     def correct(self, taken: int, actual: int, mark: int, now_us: int) -> None:
         """The truth instead of what was taken. What time has given back already is not given back again: `mark` is when
         the last of it would be."""
-        limit = self.limit
-        ends = mark - (taken and (taken * MINUTE_US // limit or 1)) + (actual and (actual * MINUTE_US // limit or 1))
+        ends = mark - rate_us(taken, self.limit) + rate_us(actual, self.limit)
         self.tat_us += (ends if ends > now_us else now_us) - (mark if mark > now_us else now_us)
 
     def wait_us(self, amount: int, now_us: int) -> int:

@@ -76,7 +76,7 @@ class Limiter:
             await self._remember(counters, self._spent_since)
         book: Book | SharedBook = self.book
         if self.shared is None:
-            verdict = self.book.take(decision.id, counters, terms, wanted)
+            verdict = self.book.reserve(decision.id, terms, wanted)
         else:
             book, verdict = self.shared, await self._shared(self.shared, terms, decision, wanted)
         if verdict.refused is not None:

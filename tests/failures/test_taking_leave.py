@@ -242,8 +242,8 @@ async def test_e3_ctrl_c_twice_exits_130_and_says_what_it_waits_for(tmp_path: Pa
         plain = await on.begin(user="slow")
         on.signal(signal.SIGINT)
         await on.until("draining")
-        await asyncio.sleep(0.3)
-        assert "4 live calls may end within 60 s; once more to cut them" in on.said()
+        said = "4 live calls may end within 60 s; once more to cut them"
+        await eventually(lambda: said in on.said(), "what it waits for is not said: {}", on.said)
         assert on.running.process.poll() is None
         on.signal(signal.SIGINT)
         await assert_cut(on, streams, plain)
